@@ -1,0 +1,9 @@
+//! Larder: a cache folder that fills itself. See `ARCHITECTURE.md` for the house and its floors.
+
+pub mod backends;
+pub mod clock;
+pub mod error;
+pub mod metrics;
+pub mod object;
+pub mod path;
+pub mod wire;

@@ -1,0 +1,170 @@
+//! What a remote has: objects, their versions, and changes to them.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::error::{Error, Kind, Result};
+use crate::path::RelPath;
+
+/// A remote's opaque name for one version of one object: an ETag without its quotes.
+///
+/// Two equal versions of one key are the same bytes; nothing else is read into it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version(Box<str>);
+
+impl Version {
+    /// Validates `text`: 1 to 256 visible ASCII characters without `"`.
+    pub fn new(text: &str) -> Result<Version> {
+        let fits = (1..=256).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| (0x21..=0x7e).contains(&b) && b != b'"');
+        if !fits {
+            return Err(Error::new(Kind::Corrupt, "the version is not a valid ETag"));
+        }
+        Ok(Version(text.into()))
+    }
+
+    /// Reads an `ETag` header value; weak tags are refused, for they promise nothing about bytes.
+    pub fn from_etag(header: &str) -> Result<Version> {
+        let inner = header
+            .trim()
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .ok_or_else(|| Error::new(Kind::Corrupt, "the ETag is weak or not quoted"))?;
+        Version::new(inner)
+    }
+
+    /// The version as an `ETag`, `If-Match` or `If-None-Match` value.
+    pub fn to_etag(&self) -> String {
+        format!("\"{}\"", self.0)
+    }
+
+    /// The bare text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A SHA-256 of a file's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Result<Sha256> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)
+            .map_err(|_| Error::new(Kind::Corrupt, "not a SHA-256 in hexadecimal"))?;
+        Ok(Sha256(bytes))
+    }
+
+    /// 64 lower-case hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// Takes 32 raw bytes, as a database stores them.
+    pub fn from_slice(bytes: &[u8]) -> Result<Sha256> {
+        let bytes = bytes
+            .try_into()
+            .map_err(|_| Error::new(Kind::Corrupt, "a SHA-256 is not 32 bytes"))?;
+        Ok(Sha256(bytes))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+/// What a remote says of one version of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// Length in bytes.
+    pub size: u64,
+    /// The writer's modification time, in nanoseconds since 1970 (UTC).
+    pub mtime_ns: i64,
+    /// Which version this is.
+    pub version: Version,
+    /// Hash of the bytes, where the remote gives one.
+    pub sha256: Option<Sha256>,
+}
+
+/// A named object in one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The remote's own path of it.
+    pub key: RelPath,
+    /// Size, time, version.
+    pub meta: Meta,
+}
+
+/// One line of a listing. A remote's bad names are carried to where they are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// An object whose name can be a file here.
+    Object(Object),
+    /// A name that cannot; `why` is for people.
+    Refused { shown: String, why: String },
+}
+
+/// One thing that happened at a remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The object is new, or has another version now.
+    Put(Object),
+    /// The object is gone.
+    Deleted(RelPath),
+    /// See [`Listed::Refused`].
+    Refused { shown: String, why: String },
+}
+
+/// Where a reader of a remote's changes stands. Ordered within one epoch only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// Names one life of the remote's index.
+    pub epoch: String,
+    /// The last change seen in that life.
+    pub seq: u64,
+}
+
+/// What must be true at the remote for a write to happen, checked there in one step with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing; the last writer wins.
+    None,
+    /// The key holds nothing.
+    Absent,
+    /// The key holds this version.
+    Matches(Version),
+}
+
+/// Half-open range of bytes.
+pub type ByteRange = Range<u64>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p5_weak_and_malformed_etags_are_refused() {
+        assert_eq!(Version::from_etag("\"a-1\"").unwrap().as_str(), "a-1");
+        for bad in ["W/\"a\"", "a", "\"\"", "\"a b\"", "\"a\"b\"", "\""] {
+            assert!(Version::from_etag(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The words of the LAN protocol that client and server share: headers and JSON lines.
+//!
+//! Paths are byte strings: `path` where they are UTF-8, else `path_b64` (standard
+//! Base64 with padding). Line formats are NDJSON, one object a line.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::object::{Change, Listed, Meta, Object, Sha256, Version};
+use crate::path::RelPath;
+
+/// Request and response header: the writer's modification time in nanoseconds since 1970.
+pub const MTIME_HEADER: &str = "x-mtime-ns";
+/// Request header that carries the API key; `Authorization: Bearer` is the other way.
+pub const KEY_HEADER: &str = "x-api-key";
+/// RFC 9530: the digest of the whole representation, in responses.
+pub const REPR_DIGEST: &str = "repr-digest";
+/// RFC 9530: the digest of the content sent, in requests.
+pub const CONTENT_DIGEST: &str = "content-digest";
+/// Longest line of a listing: the longest path in Base64 and its numbers.
+pub const LINE_MAX: usize = 16 * 1024;
+/// The protocol's version, in `Info::version`.
+pub const PROTOCOL: u32 = 1;
+
+/// `GET /v1/info`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Info {
+    /// `larder/<version>`.
+    pub server: String,
+    /// Of this protocol.
+    pub version: u32,
+    pub epoch: String,
+    pub seq: u64,
+    pub files: u64,
+    pub bytes: u64,
+    /// Of `put`, `delete`, `changes`: what the asking client may use.
+    pub capabilities: Vec<String>,
+}
+
+/// A line of `/v1/index` or `/v1/changes`: an object, a deletion, or the cursor that ends it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Line {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtime_ns: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub deleted: bool,
+}
+
+impl Line {
+    /// The line for an object.
+    pub fn object(seq: Option<u64>, object: &Object) -> Line {
+        Line {
+            seq,
+            size: Some(object.meta.size),
+            mtime_ns: Some(object.meta.mtime_ns),
+            etag: Some(object.meta.version.as_str().to_owned()),
+            sha256: object.meta.sha256.map(Sha256::to_hex),
+            ..Line::of_path(&object.key)
+        }
+    }
+
+    /// The line for a deletion.
+    pub fn deleted(seq: u64, key: &RelPath) -> Line {
+        Line {
+            seq: Some(seq),
+            deleted: true,
+            ..Line::of_path(key)
+        }
+    }
+
+    /// The line that ends a listing.
+    pub fn end(epoch: &str, seq: u64) -> Line {
+        Line {
+            epoch: Some(epoch.to_owned()),
+            seq: Some(seq),
+            ..Line::default()
+        }
+    }
+
+    fn of_path(key: &RelPath) -> Line {
+        match std::str::from_utf8(key.as_bytes()) {
+            Ok(text) => Line {
+                path: Some(text.to_owned()),
+                ..Line::default()
+            },
+            Err(_) => Line {
+                path_b64: Some(STANDARD.encode(key.as_bytes())),
+                ..Line::default()
+            },
+        }
+    }
+
+    /// Whether this is the line that ends a listing.
+    pub fn is_end(&self) -> bool {
+        self.path.is_none() && self.path_b64.is_none()
+    }
+
+    fn raw_path(&self) -> Result<Vec<u8>> {
+        match (&self.path, &self.path_b64) {
+            (Some(text), None) => Ok(text.clone().into_bytes()),
+            (None, Some(text)) => STANDARD
+                .decode(text)
+                .map_err(|_| Error::new(Kind::Corrupt, "path_b64 is not Base64")),
+            _ => Err(Error::new(Kind::Corrupt, "a line needs one path")),
+        }
+    }
+
+    fn meta(&self) -> Result<Meta> {
+        let missing = |what| Error::new(Kind::Corrupt, format!("a line lacks {what}"));
+        let size = self.size.ok_or_else(|| missing("size"))?;
+        if size > i64::MAX as u64 {
+            return Err(Error::new(Kind::Corrupt, "a size is over 2^63"));
+        }
+        Ok(Meta {
+            size,
+            mtime_ns: self.mtime_ns.ok_or_else(|| missing("mtime_ns"))?,
+            version: Version::new(self.etag.as_deref().ok_or_else(|| missing("etag"))?)?,
+            sha256: self.sha256.as_deref().map(Sha256::from_hex).transpose()?,
+        })
+    }
+
+    /// What the line says. A bad name is not an error but a refusal; bad numbers are errors.
+    pub fn into_change(self) -> Result<Change> {
+        let raw = self.raw_path()?;
+        let key = match RelPath::new(&raw) {
+            Ok(key) if !key.is_root() => key,
+            other => {
+                let why = other
+                    .err()
+                    .map_or("the path is empty".into(), |e| e.message().to_owned());
+                let shown = String::from_utf8_lossy(&raw)
+                    .escape_debug()
+                    .take(300)
+                    .collect();
+                return Ok(Change::Refused { shown, why });
+            }
+        };
+        if self.deleted {
+            return Ok(Change::Deleted(key));
+        }
+        let meta = self.meta()?;
+        Ok(Change::Put(Object { key, meta }))
+    }
+
+    /// Like [`into_change`](Line::into_change) where deletions make no sense.
+    pub fn into_listed(self) -> Result<Listed> {
+        match self.into_change()? {
+            Change::Put(object) => Ok(Listed::Object(object)),
+            Change::Refused { shown, why } => Ok(Listed::Refused { shown, why }),
+            Change::Deleted(_) => Err(Error::new(Kind::Corrupt, "a deletion in a listing")),
+        }
+    }
+}
+
+/// Writes a `Content-Digest` or `Repr-Digest` value.
+pub fn digest_header(sha256: &Sha256) -> String {
+    format!("sha-256=:{}:", STANDARD.encode(sha256.0))
+}
+
+/// Finds the SHA-256 in a digest header; none if it holds other algorithms only.
+pub fn parse_digest(header: &str) -> Result<Option<Sha256>> {
+    for member in header.split(',') {
+        let Some(value) = member.trim().strip_prefix("sha-256=") else {
+            continue;
+        };
+        let inner = value
+            .split(';')
+            .next()
+            .and_then(|v| v.trim().strip_prefix(':'))
+            .and_then(|v| v.strip_suffix(':'))
+            .and_then(|v| STANDARD.decode(v).ok())
+            .ok_or_else(|| Error::new(Kind::Corrupt, "the digest is malformed"))?;
+        return Sha256::from_slice(&inner).map(Some);
+    }
+    Ok(None)
+}
+
+/// An error body, RFC 9457 (`application/problem+json`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Problem {
+    pub title: String,
+    pub status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lines_round_trip(bytes in proptest::collection::vec(any::<u8>(), 1..40), size in 0u64..1 << 62, mtime_ns: i64) {
+            let Ok(key) = RelPath::new(&bytes) else { return Ok(()) };
+            let object = Object { key, meta: Meta {
+                size, mtime_ns, version: Version::new("v-1").unwrap(), sha256: Some(Sha256([7; 32])) } };
+            let text = serde_json::to_string(&Line::object(Some(3), &object)).unwrap();
+            let back: Line = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(back.into_change().unwrap(), Change::Put(object));
+        }
+    }
+
+    #[test]
+    fn p10_bad_names_become_refusals_and_bad_numbers_errors() {
+        for name in ["", "..", "a/../b", "/a", "a//b", ".larder/x", "a\0"] {
+            let line = Line {
+                path: Some(name.into()),
+                ..Line::default()
+            };
+            assert!(
+                matches!(line.into_change().unwrap(), Change::Refused { .. }),
+                "{name:?}"
+            );
+        }
+        let line = Line {
+            path: Some("a".into()),
+            size: Some(1 << 63),
+            mtime_ns: Some(0),
+            etag: Some("x".into()),
+            ..Line::default()
+        };
+        assert!(line.into_change().is_err());
+    }
+
+    #[test]
+    fn digests_round_trip() {
+        let hash = Sha256([9; 32]);
+        assert_eq!(parse_digest(&digest_header(&hash)).unwrap(), Some(hash));
+        assert_eq!(parse_digest("md5=:AAAA:").unwrap(), None);
+        assert!(parse_digest("sha-256=:zz:").is_err());
+    }
+}
