@@ -3,6 +3,7 @@
 pub mod backends;
 pub mod clock;
 pub mod error;
+pub mod index;
 pub mod metrics;
 pub mod object;
 pub mod path;
