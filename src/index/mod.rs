@@ -12,6 +12,7 @@ pub mod node;
 pub mod outbox;
 pub mod remote;
 mod schema;
+mod vfs;
 
 mod writer;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::vfs;
 use crate::error::{About, Error, Kind, Result};
 
 /// The layout this build reads and writes; `PRAGMA user_version` of the file.
@@ -114,7 +115,9 @@ pub fn open(path: &Path) -> Result<(Connection, Option<PathBuf>)> {
 }
 
 fn try_open(path: &Path) -> Result<Connection> {
-    let mut connection = Connection::open(path).map_err(sql)?;
+    vfs::register()?;
+    let mut connection =
+        Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs::NAME).map_err(sql)?;
     tune(&connection)?;
     let found: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -210,7 +213,8 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
 /// Opens a reader's connection.
 pub fn open_reader(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(sql)?;
+    vfs::register()?;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, vfs::NAME).map_err(sql)?;
     connection
         .busy_timeout(std::time::Duration::from_secs(5))
         .map_err(sql)?;
