@@ -56,8 +56,19 @@ pub struct Store {
     graveyard: Dir,
     clock: Clock,
     chance: Chance,
-    /// Closing it gives the store up.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The lock file, locked. Dropping it gives the store up.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do at once: a child between fork and exec still holds a copy.
+        // Should this fail, the lock ends with the process at the latest.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl Store {
@@ -101,8 +112,9 @@ impl Store {
     }
 
     /// A path to `.larder` for code that wants paths. It leads through the held descriptor,
-    /// so it reaches the directory *under* a mount, and lives as long as the store. It must
-    /// not be resolved first (`realpath`, `readlink`): that would lead through the mount.
+    /// so it reaches the directory *under* a mount, and lives as long as the store. Whoever
+    /// resolves it first (`realpath`, `readlink`; SQLite does, unless its VFS is told not to)
+    /// gets the name it has for others, which leads through the mount.
     pub fn larder_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.larder.as_fd().as_raw_fd()))
     }
@@ -168,7 +180,7 @@ fn own_path(name: &str) -> Result<RelPath> {
 }
 
 /// Takes the store for this process, or says who has it.
-fn lock(larder: &Dir, owner: &str) -> Result<File> {
+fn lock(larder: &Dir, owner: &str) -> Result<Lock> {
     let flags = OFlags::RDWR | OFlags::CREATE;
     let mut file = larder.open_file(&own_path("lock")?, flags, Mode::RUSR | Mode::WUSR)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -176,10 +188,11 @@ fn lock(larder: &Dir, owner: &str) -> Result<File> {
         Err(Errno::WOULDBLOCK) => return Err(taken(&mut file)),
         Err(errno) => return Err(std::io::Error::from(errno).into()),
     }
-    file.set_len(0)?;
+    let lock = Lock(file);
+    lock.0.set_len(0)?;
     let line = format!("{} {}\n", std::process::id(), owner.escape_debug());
-    file.write_all_at(line.as_bytes(), 0)?;
-    Ok(file)
+    lock.0.write_all_at(line.as_bytes(), 0)?;
+    Ok(lock)
 }
 
 fn taken(file: &mut File) -> Error {

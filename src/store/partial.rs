@@ -13,11 +13,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::fchmod;
 use sha2::{Digest, Sha256};
 
 use super::{RangeSet, Store, own_path};
-use crate::beneath::{Dir, Facts, FileKind, Mode, OFlags, Onto, facts_of, set_times_of};
+use crate::beneath::{
+    Dir, Facts, FileKind, Mode, OFlags, Onto, facts_of, set_mode_of, set_times_of,
+};
 use crate::error::{About, Error, Kind, Result};
 use crate::object::{ByteRange, Version};
 use crate::path::RelPath;
@@ -244,9 +245,7 @@ impl Partial {
         if !self.is_complete() {
             return Err(Error::new(Kind::Corrupt, "not all bytes have come").about(to));
         }
-        fchmod(&*self.file, Mode::from_bits_truncate(mode & 0o7777))
-            .map_err(std::io::Error::from)
-            .about(to)?;
+        set_mode_of(&self.file, mode).about(to)?;
         set_times_of(&self.file, None, Some(mtime_ns)).about(to)?;
         // All of it, not only the data: a lost mtime would look like a change made here.
         self.file.sync_all().about(to)?;

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::fs::File;
 
-use rustix::fs::fchmod;
-
 use super::{Store, own_path};
-use crate::beneath::{Facts, Mode, OFlags};
+use crate::beneath::{Entry, Facts, Mode, OFlags, set_mode_of};
 use crate::error::{About, Kind, Result};
 use crate::path::RelPath;
 
@@ -53,10 +51,7 @@ impl Store {
             }
         };
         // Afterwards, because the process's umask counts when a file is made.
-        let mode = Mode::from_bits_truncate(mode & 0o7777);
-        fchmod(&file, mode)
-            .map_err(std::io::Error::from)
-            .about(id)?;
+        set_mode_of(&file, mode).about(id)?;
         Ok(Staged { id, file })
     }
 
@@ -79,8 +74,7 @@ impl Store {
     /// All staged files, in no order.
     pub fn staged(&self) -> Result<Vec<(StagedId, Facts)>> {
         let entries = self.staged.read_dir(&RelPath::root())?;
-        let ours =
-            |entry: crate::beneath::Entry| Some((StagedId::parse(&entry.name)?, entry.facts));
+        let ours = |entry: Entry| Some((StagedId::parse(&entry.name)?, entry.facts));
         Ok(entries.into_iter().filter_map(ours).collect())
     }
 

@@ -48,13 +48,14 @@ fn count(dir: &Path) -> usize {
     fs::read_dir(dir).unwrap().count()
 }
 
-/// Runs the named test again in a mount namespace with an empty tmpfs of 1 MiB; inside it,
-/// gives the place. Outside, gives nothing when the inner run passed.
-fn on_a_file_system_of_its_own(test: &str) -> Option<tempfile::TempDir> {
+/// Runs the named test again in a mount namespace of its own; inside it, gives a directory to
+/// mount on. Outside, gives nothing when the inner run passed.
+fn on_a_file_system_of_its_own(test: &str) -> Option<PathBuf> {
     const INSIDE: &str = "LARDER_TEST_INSIDE";
-    if std::env::var_os(INSIDE).is_some() {
-        return Some(tempfile::tempdir().unwrap());
+    if let Some(place) = std::env::var_os(INSIDE) {
+        return Some(place.into());
     }
+    let place = tempfile::tempdir().unwrap();
     let flags = if rustix::process::geteuid().is_root() {
         "-m"
     } else {
@@ -64,7 +65,7 @@ fn on_a_file_system_of_its_own(test: &str) -> Option<tempfile::TempDir> {
         .arg(flags)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", &format!("store::tests::{test}"), "--nocapture"])
-        .env(INSIDE, "1")
+        .env(INSIDE, place.path())
         .output()
         .expect("this test needs `unshare` (util-linux)");
     let said = String::from_utf8_lossy(&inner.stdout);
@@ -73,12 +74,19 @@ fn on_a_file_system_of_its_own(test: &str) -> Option<tempfile::TempDir> {
     None
 }
 
-fn mount_tmpfs(at: &Path) {
+fn mount_tmpfs(at: &Path, options: &str) {
     let done = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "larder-test"])
+        .args(["-t", "tmpfs", "-o", options, "larder-test"])
         .arg(at)
         .status();
     assert!(done.unwrap().success(), "this test needs to mount a tmpfs");
+}
+
+#[test]
+fn stores_and_downloads_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Store>();
+    shared::<Partial>();
 }
 
 #[test]
@@ -126,18 +134,18 @@ fn p10_a_layout_with_links_in_it_is_refused() {
 #[test]
 fn another_file_system_inside_the_layout_is_refused() {
     let test = "another_file_system_inside_the_layout_is_refused";
-    let Some(temp) = on_a_file_system_of_its_own(test) else {
+    let Some(place) = on_a_file_system_of_its_own(test) else {
         return;
     };
-    drop(open(temp.path()).unwrap());
-    mount_tmpfs(&temp.path().join(".larder/staged"));
-    let error = open(temp.path()).unwrap_err();
+    drop(open(&place).unwrap());
+    mount_tmpfs(&place.join(".larder/staged"), "size=1m");
+    let error = open(&place).unwrap_err();
     assert_eq!(
         (error.kind(), error.subject()),
         (Kind::Denied, Some(".larder/staged"))
     );
-    mount_tmpfs(&temp.path().join(".larder"));
-    let error = open(temp.path()).unwrap_err();
+    mount_tmpfs(&place.join(".larder"), "size=1m");
+    let error = open(&place).unwrap_err();
     assert_eq!(
         (error.kind(), error.subject()),
         (Kind::Denied, Some(".larder"))
@@ -146,35 +154,50 @@ fn another_file_system_inside_the_layout_is_refused() {
 }
 
 #[test]
-fn a_read_only_store_is_refused_also_when_it_is_laid_out() {
-    let test = "a_read_only_store_is_refused_also_when_it_is_laid_out";
-    let Some(temp) = on_a_file_system_of_its_own(test) else {
+fn a_file_system_mounted_in_the_tree_is_read_but_nothing_is_published_into_it() {
+    let test = "a_file_system_mounted_in_the_tree_is_read_but_nothing_is_published_into_it";
+    let Some(place) = on_a_file_system_of_its_own(test) else {
         return;
     };
-    let remount = |how: &str| {
-        let done = Command::new("mount")
-            .args(["-o", how])
-            .arg(temp.path())
-            .status();
-        assert!(done.unwrap().success());
+    let store = open(&place).unwrap();
+    store.root().make_dirs(&p("other")).unwrap();
+    mount_tmpfs(&place.join("other"), "size=1m");
+    fs::write(place.join("other/f"), "x").unwrap();
+    assert_eq!(store.root().stat(&p("other/f")).unwrap().size, 1);
+    let error = store
+        .publish(stage(&store, b""), &p("other/f"))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "other/f: another file system is in the way"
+    );
+    assert_eq!(kind(store.bury(&p("other/f"))), Kind::Denied);
+    assert_eq!(store.staged().unwrap().len(), 1);
+}
+
+#[test]
+fn a_read_only_store_is_refused_also_when_it_is_laid_out() {
+    let test = "a_read_only_store_is_refused_also_when_it_is_laid_out";
+    let Some(place) = on_a_file_system_of_its_own(test) else {
+        return;
     };
-    mount_tmpfs(temp.path());
-    remount("remount,ro");
-    assert_eq!(kind(open(temp.path())), Kind::ReadOnly);
-    remount("remount,rw");
-    drop(open(temp.path()).unwrap());
-    remount("remount,ro");
-    assert_eq!(kind(open(temp.path())), Kind::ReadOnly);
+    mount_tmpfs(&place, "size=1m");
+    mount_tmpfs(&place, "remount,ro");
+    assert_eq!(kind(open(&place)), Kind::ReadOnly);
+    mount_tmpfs(&place, "remount,rw");
+    drop(open(&place).unwrap());
+    mount_tmpfs(&place, "remount,ro");
+    assert_eq!(kind(open(&place)), Kind::ReadOnly);
 }
 
 #[test]
 fn p11_a_full_disk_says_so_and_publishes_nothing() {
     let test = "p11_a_full_disk_says_so_and_publishes_nothing";
-    let Some(temp) = on_a_file_system_of_its_own(test) else {
+    let Some(place) = on_a_file_system_of_its_own(test) else {
         return;
     };
-    mount_tmpfs(temp.path());
-    let store = open(temp.path()).unwrap();
+    mount_tmpfs(&place, "size=1m");
+    let store = open(&place).unwrap();
     let partial = store.partial(&id("big"), 4 << 20).unwrap();
     let chunk = vec![7; 256 << 10];
     let failed = (0..16).find_map(|n| partial.write_at(n * chunk.len() as u64, &chunk).err());
@@ -242,7 +265,7 @@ fn publishing_makes_the_directories_and_replaces_what_is_no_directory() {
 #[test]
 fn p3_staged_files_keep_their_number_bytes_and_mode_over_a_restart() {
     let (temp, store) = new();
-    let staged = store.stage(0o4420).unwrap();
+    let staged = store.stage(0o420).unwrap();
     staged.file.write_all_at(b"kept", 0).unwrap();
     store.sync_staged().unwrap();
     drop(store);
@@ -252,7 +275,7 @@ fn p3_staged_files_keep_their_number_bytes_and_mode_over_a_restart() {
     assert_eq!(all.len(), 1);
     assert_eq!(
         (all[0].0, all[0].1.size, all[0].1.mode),
-        (staged.id, 4, 0o4420)
+        (staged.id, 4, 0o420)
     );
     // The same seed as before the restart: a number in use is not given again.
     assert_ne!(store.stage(0o600).unwrap().id, staged.id);
