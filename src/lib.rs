@@ -1,10 +1,12 @@
 //! Larder: a cache folder that fills itself. See `ARCHITECTURE.md` for the house and its floors.
 
 pub mod backends;
+pub mod beneath;
 pub mod clock;
 pub mod error;
 pub mod index;
 pub mod metrics;
 pub mod object;
 pub mod path;
+pub mod store;
 pub mod wire;
