@@ -7,4 +7,5 @@ pub mod error;
 pub mod metrics;
 pub mod object;
 pub mod path;
+pub mod secret;
 pub mod wire;
