@@ -25,6 +25,10 @@ fn directory() -> (TempDir, Directory) {
     (temp, directory)
 }
 
+async fn put(directory: &Directory, key: &str, upload: Upload) -> Result<Meta> {
+    directory.put(&p(key), upload, Precondition::None).await
+}
+
 async fn listed(directory: &Directory) -> Result<Vec<String>> {
     let (batches, mut taken) = mpsc::channel(100);
     directory.list(batches).await?;
@@ -67,8 +71,8 @@ async fn p10_links_are_not_followed() {
     assert!(directory.get(&p("file"), None, None).await.is_err());
     assert!(directory.get(&p("up/secret"), None, None).await.is_err());
     for key in ["up/new", "file"] {
-        let put = directory.put(&p(key), upload_of(b"x", 1), Precondition::None);
-        assert_eq!(put.await.unwrap_err().kind(), Kind::Denied, "{key}");
+        let sent = put(&directory, key, upload_of(b"x", 1)).await;
+        assert_eq!(sent.unwrap_err().kind(), Kind::Denied, "{key}");
     }
     assert!(!temp.path().join("new").exists());
     assert_eq!(fs::read(temp.path().join("secret")).unwrap(), b"x");
@@ -89,8 +93,8 @@ async fn p6_a_directory_that_went_away_is_offline_and_never_empty() {
         offline(directory.head(&p("a")).await.unwrap_err());
         offline(directory.capabilities().await.unwrap_err());
         offline(directory.delete(&p("a"), None).await.unwrap_err());
-        let put = directory.put(&p("b"), upload_of(b"x", 1), Precondition::None);
-        offline(put.await.unwrap_err());
+        let sent = put(&directory, "b", upload_of(b"x", 1)).await;
+        offline(sent.unwrap_err());
         let _ = fs::create_dir(&root);
     }
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
@@ -124,11 +128,11 @@ async fn p5_a_writer_that_never_gets_its_turn_gives_up() {
     fs::create_dir(&ours).unwrap();
     let lock = fs::File::create(ours.join("put.lock")).unwrap();
     lock.lock().unwrap();
-    let put = directory.put(&p("a"), upload_of(b"x", 1), Precondition::None);
-    assert_eq!(put.await.unwrap_err().kind(), Kind::TimedOut);
+    let sent = put(&directory, "a", upload_of(b"x", 1)).await;
+    assert_eq!(sent.unwrap_err().kind(), Kind::TimedOut);
     lock.unlock().unwrap();
-    let put = directory.put(&p("a"), upload_of(b"x", 1), Precondition::None);
-    put.await.unwrap();
+    let sent = put(&directory, "a", upload_of(b"x", 1)).await;
+    sent.unwrap();
     // The first one's thread may still be on its way back.
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while fs::read_dir(ours.join("partial")).unwrap().count() > 0 {
@@ -145,12 +149,12 @@ async fn p1_a_file_that_is_not_what_was_promised_is_not_published() {
     let (temp, directory) = directory();
     let mut upload = upload_of(b"abc", 1);
     upload.sha256.0[0] ^= 1;
-    let put = directory.put(&p("d/a"), upload, Precondition::None);
-    assert_eq!(put.await.unwrap_err().kind(), Kind::Corrupt);
+    let sent = put(&directory, "d/a", upload).await;
+    assert_eq!(sent.unwrap_err().kind(), Kind::Corrupt);
     let mut upload = upload_of(b"abc", 1);
     upload.size = 4;
-    let put = directory.put(&p("d/a"), upload, Precondition::None);
-    assert_eq!(put.await.unwrap_err().kind(), Kind::Corrupt);
+    let sent = put(&directory, "d/a", upload).await;
+    assert_eq!(sent.unwrap_err().kind(), Kind::Corrupt);
     let root = temp.path().join("remote");
     assert!(!root.join("d").exists());
     assert_eq!(
