@@ -8,5 +8,6 @@ pub mod index;
 pub mod metrics;
 pub mod object;
 pub mod path;
+pub mod secret;
 pub mod store;
 pub mod wire;
