@@ -2,8 +2,12 @@
 
 pub mod backends;
 pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod error;
 pub mod metrics;
 pub mod object;
 pub mod path;
+pub mod secret;
 pub mod wire;
