@@ -9,7 +9,7 @@ use std::fmt;
 
 /// What to do about an error. Every edge translates it by one exhaustive table
 /// (errno for the kernel, status for HTTP).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// The thing does not exist.
     NotFound,

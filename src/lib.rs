@@ -3,6 +3,9 @@
 pub mod backends;
 pub mod beneath;
 pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod error;
 pub mod index;
 pub mod metrics;

@@ -1,0 +1,242 @@
+//! The layers from outside: what wins, what is refused, what is shown.
+
+use super::*;
+use std::path::Path;
+
+const MNT: &str = "/data/FXCACHE";
+
+fn file(text: &str) -> crate::error::Result<ConfigFile> {
+    ConfigFile::parse(text, Path::new("/etc/larder.toml"), Some("/home/u".into()))
+}
+
+fn mount(
+    text: &str,
+    env: &[(&str, &str)],
+    flags: &Flags,
+) -> crate::error::Result<Resolved<MountConfig>> {
+    resolve_mount(Path::new(MNT), &file(text)?, &Environment::of(env), flags)
+}
+
+fn serve(
+    text: &str,
+    env: &[(&str, &str)],
+    flags: &Flags,
+) -> crate::error::Result<Resolved<ServeSettings>> {
+    resolve_serve(&file(text)?, &Environment::of(env), flags)
+}
+
+fn source(resolved: &Resolved<MountConfig>, name: &str) -> String {
+    let line = resolved.shown.iter().find(|s| s.name == name).unwrap();
+    format!("{} <- {}", line.value, line.source)
+}
+
+#[test]
+fn later_layers_win_and_say_who_they_are() {
+    let text = "[mount]\nmax_size = \"1GiB\"\nthreads = 2\n[mounts.\"/data/FXCACHE\"]\nmax_size = \"2GiB\"\n[mounts.\"/other\"]\nmax_size = \"9GiB\"\n";
+    let got = mount(text, &[], &Flags::default()).unwrap();
+    assert_eq!(got.config.max_size, Some(2 << 30));
+    assert_eq!(
+        source(&got, "max_size"),
+        "2GiB <- /etc/larder.toml [/data/FXCACHE]"
+    );
+    assert_eq!(source(&got, "threads"), "2 <- /etc/larder.toml [mount]");
+    assert_eq!(source(&got, "min_free"), "1GiB <- default");
+
+    let env = [("LARDER_MAX_SIZE", "3G")];
+    let got = mount(text, &env, &Flags::default()).unwrap();
+    assert_eq!(
+        source(&got, "max_size"),
+        "3GiB <- environment LARDER_MAX_SIZE"
+    );
+
+    let mut flags = Flags::default();
+    flags.set("max_size", ["4G"]);
+    let got = mount(text, &env, &flags).unwrap();
+    assert_eq!(got.config.max_size, Some(4 << 30));
+    assert_eq!(source(&got, "max_size"), "4GiB <- flag --max-size");
+}
+
+#[test]
+fn the_fxcache_variables_work_as_they_are() {
+    let env = [
+        ("REMOTE_FXCACHE_URL", "http://10.0.0.2:5002"),
+        ("REMOTE_FXCACHE_MODE", "stream"),
+        ("REMOTE_FXCACHE_UPLOAD", "true"),
+        ("FXCACHE_PATH", "/srv/FXCACHE"),
+        ("FXCACHE_SERVER_PORT", "5003"),
+        ("FXCACHE_SERVER_HOST", "127.0.0.1"),
+    ];
+    let got = mount("", &env, &Flags::default()).unwrap().config;
+    assert_eq!(got.remotes[0].url, "http://10.0.0.2:5002");
+    assert!(got.stream && got.upload);
+    let got = serve("", &env, &Flags::default()).unwrap().config;
+    assert_eq!((got.dir, got.port), ("/srv/FXCACHE".into(), 5003));
+    assert_eq!(got.host, "127.0.0.1");
+
+    let off = [("REMOTE_FXCACHE_URL", ""), ("REMOTE_FXCACHE_MODE", "cache")];
+    let got = mount("", &off, &Flags::default()).unwrap().config;
+    assert!(got.remotes.is_empty() && !got.stream && !got.upload);
+    let ours = [
+        ("REMOTE_FXCACHE_URL", "http://a:1"),
+        ("LARDER_REMOTE", "http://b:1 file:///c"),
+    ];
+    let got = mount("", &ours, &Flags::default()).unwrap().config;
+    let urls: Vec<_> = got.remotes.iter().map(|r| r.url.as_str()).collect();
+    assert_eq!(urls, ["http://b:1", "file:///c"]);
+}
+
+#[test]
+fn a_bad_value_names_itself_its_source_and_what_is_allowed() {
+    let refusal = |env: &[(&str, &str)]| mount("", env, &Flags::default()).unwrap_err().to_string();
+    let text = refusal(&[("REMOTE_FXCACHE_MODE", "turbo")]);
+    assert_eq!(
+        text,
+        "stream = \"turbo\" (from environment REMOTE_FXCACHE_MODE) is not usable: it must be cache or stream"
+    );
+    for (name, value, allowed) in [
+        ("LARDER_MAX_SIZE", "20XB", "20GiB"),
+        ("LARDER_MAX_SIZE", "0", "none for no limit"),
+        ("LARDER_OFFLINE", "maybe", "hide or error"),
+        ("LARDER_CONFLICTS", "x", "keep-both or local-wins"),
+        ("LARDER_UPLOAD", "perhaps", "true or false"),
+        ("LARDER_THREADS", "0", "1 to 64"),
+        ("LARDER_REFRESH", "30", "30s"),
+        ("LARDER_REMOTE", "nas", "http://"),
+        ("LARDER_EXCLUDE", "a[", "pattern"),
+    ] {
+        let text = refusal(&[(name, value)]);
+        assert!(text.contains(value) && text.contains(allowed), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+    let text = serve(
+        "",
+        &[("FXCACHE_SERVER_PORT", "five"), ("FXCACHE_PATH", "/x")],
+        &Flags::default(),
+    );
+    assert!(
+        text.unwrap_err()
+            .to_string()
+            .contains("a port from 0 to 65535")
+    );
+    let text = mount("[mount]\nthreads = 1.5\n", &[], &Flags::default()).unwrap_err();
+    assert!(
+        text.to_string().contains("/etc/larder.toml [mount]"),
+        "{text}"
+    );
+}
+
+#[test]
+fn unknown_words_name_the_nearest() {
+    let refusal = |text| file(text).unwrap_err().to_string();
+    assert!(refusal("[mount]\nmaxsize = 1\n").contains("did you mean `max_size`?"));
+    assert!(refusal("[mounts.\"/x\"]\nuplaod = true\n").contains("did you mean `upload`?"));
+    assert!(refusal("[server]\n").contains("did you mean `serve`?"));
+    assert!(refusal("[mounts.x]\n").contains("starts with /"));
+    assert!(refusal("[mount]\nmax_size = \n").starts_with("line 2: "));
+    let notes = mount("", &[("LARDER_MAXSIZE", "1G")], &Flags::default())
+        .unwrap()
+        .notes;
+    assert_eq!(
+        notes,
+        ["LARDER_MAXSIZE is not a setting; did you mean LARDER_MAX_SIZE?"]
+    );
+}
+
+#[test]
+fn p10_keys_come_from_safe_places_and_are_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_file = dir.path().join("key");
+    std::fs::write(&key_file, "from-file\n").unwrap();
+    let key_file = key_file.to_str().unwrap();
+    let env = [
+        ("LARDER_KEY", "sesame"),
+        ("LARDER_REMOTE", "http://u:pw@h:1"),
+    ];
+
+    let got = mount("", &env, &Flags::default()).unwrap();
+    assert_eq!(
+        got.config.remotes[0].key,
+        Some(Secret::new("sesame").unwrap())
+    );
+    let everything = format!("{:?} {:?}", got.shown, got.config.remotes[0].key);
+    assert!(
+        !everything.contains("sesame") && !everything.contains("pw"),
+        "{everything}"
+    );
+
+    let mut flags = Flags::default();
+    flags.set("key_file", [key_file]);
+    let got = mount("", &env, &flags).unwrap();
+    assert_eq!(
+        got.config.remotes[0].key,
+        Some(Secret::new("from-file").unwrap())
+    );
+    assert!(
+        got.notes.iter().any(|n| n.contains("chmod 600")),
+        "{:?}",
+        got.notes
+    );
+
+    let refused = file("[mount]\nkey = \"sesame\"\n").unwrap_err().to_string();
+    assert!(
+        refused.contains("key_file") && !refused.contains("sesame"),
+        "{refused}"
+    );
+
+    let text = format!(
+        "[mount]\nremote = [{{ url = \"http://a:1\", key_file = \"{key_file}\" }}, \"http://b:1\"]\n"
+    );
+    let got = mount(&text, &[("LARDER_KEY", "sesame")], &Flags::default())
+        .unwrap()
+        .config;
+    assert_eq!(got.remotes[0].key, Some(Secret::new("from-file").unwrap()));
+    assert_eq!(got.remotes[1].key, Some(Secret::new("sesame").unwrap()));
+}
+
+#[test]
+fn excludes_add_up_and_the_defaults_can_go() {
+    let mut flags = Flags::default();
+    flags.set("exclude", ["scratch/"]);
+    let got = mount("[mount]\nexclude = [\"*.bak\"]\n", &[], &flags)
+        .unwrap()
+        .config;
+    assert!(got.exclude.len() == DEFAULT_EXCLUDES.len() + 2);
+    flags.set("default_excludes", ["false"]);
+    let got = mount("[mount]\nexclude = \"*.bak\"\n", &[], &flags)
+        .unwrap()
+        .config;
+    assert_eq!(got.exclude, ["*.bak", "scratch/"]);
+}
+
+#[test]
+fn what_contradicts_is_refused() {
+    let env = [("LARDER_READ_ONLY", "1"), ("REMOTE_FXCACHE_UPLOAD", "true")];
+    let text = mount("", &env, &Flags::default()).unwrap_err().to_string();
+    assert!(
+        text.contains("LARDER_READ_ONLY") && text.contains("REMOTE_FXCACHE_UPLOAD"),
+        "{text}"
+    );
+    let env = [("LARDER_TLS_CERT", "/c.pem"), ("FXCACHE_PATH", "/x")];
+    assert!(
+        serve("", &env, &Flags::default())
+            .unwrap_err()
+            .to_string()
+            .contains("tls_key")
+    );
+    assert!(
+        serve("", &[], &Flags::default())
+            .unwrap_err()
+            .to_string()
+            .contains("larder serve DIR")
+    );
+}
+
+#[test]
+fn paths_in_the_file_may_start_at_home() {
+    let text = "[mounts.\"~/FXCACHE\"]\nstore = \"~/store\"\n";
+    let file = file(text).unwrap();
+    let at = Path::new("/home/u/FXCACHE");
+    assert_eq!(file.mountpoints().collect::<Vec<_>>(), [at]);
+    let got = resolve_mount(at, &file, &Environment::default(), &Flags::default()).unwrap();
+    assert_eq!(got.config.store, Some("/home/u/store".into()));
+}

@@ -1,0 +1,335 @@
+//! The local socket of a mount: what can be asked, what is answered, and both ends.
+//!
+//! One request line in, any number of progress lines out, one last line with the
+//! answer or the error; all lines are JSON. The socket lies in the runtime directory,
+//! named by a hash of the mountpoint, so nobody has to touch the mount to learn about
+//! it. Only its owner and root can open it.
+//!
+//! It knows the words, not what they mean: a [`Handler`] does.
+
+mod client;
+mod place;
+mod server;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use client::Client;
+pub use place::{mountpoint, socket_path};
+pub use server::{Listening, listen};
+
+use crate::error::{Kind, Result};
+use crate::metrics::Counts;
+
+/// Longest request or answer line. A page of a listing and a status fit in it.
+pub const LINE_MAX: usize = 16 << 20;
+/// Most entries in one [`Answer::Listing`].
+pub const PAGE: usize = 1000;
+/// Most paths in one [`Request::Evict`].
+pub const BATCH: usize = 1000;
+
+/// What can be asked of a mount. Paths are relative to the mountpoint and
+/// percent-encoded ([`RelPath::encode`](crate::path::RelPath::encode)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// How things stand.
+    Status,
+    /// The entries of a directory, or the file itself, in byte order of their paths; at most
+    /// [`PAGE`] of them, those that follow the path `after`.
+    List {
+        path: String,
+        recursive: bool,
+        after: Option<String>,
+    },
+    /// Ask every remote now what is new.
+    Sync,
+    /// Send what is pending now instead of when its delay is over; with `wait`, answer
+    /// when nothing is pending any more.
+    Flush { wait: bool },
+    /// Drop the bytes of clean files: of these files and everything beneath these
+    /// directories, or of `all`.
+    Evict { paths: Vec<String>, all: bool },
+    /// Unmount and stop; with `wait`, flush first. The answer comes before the daemon
+    /// is gone; the caller waits for its end.
+    Unmount { wait: bool },
+    /// The versions that were set aside, and what killed writers left.
+    Conflicts,
+    /// Settle one conflict.
+    Settle { id: u64, keep: Keep },
+    /// Show again what was deleted here, at `path` and beneath it.
+    Restore { path: String },
+}
+
+/// Whose version of a conflict keeps the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// The one set aside comes back, as a write that goes up.
+    Ours,
+    /// The remote's; the one set aside is dropped.
+    Theirs,
+}
+
+/// A line on the way to the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is counted, for people: "uploading", "listing http://…".
+    pub what: String,
+    pub done: u64,
+    /// None where it is not known yet.
+    pub total: Option<u64>,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    Status(Box<Status>),
+    Listing {
+        entries: Vec<Listed>,
+        /// Whether more follow the last one.
+        more: bool,
+    },
+    Conflicts {
+        conflicts: Vec<ConflictStatus>,
+        orphans: Vec<OrphanStatus>,
+    },
+    Done(Report),
+}
+
+/// What an order did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// One line for people: "evicted 12 files, 3.4 MiB".
+    pub text: String,
+    /// How many files it was done for.
+    pub files: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// What could not be done, a line each (at most a few; `failed` counts all).
+    pub failures: Vec<String>,
+    /// How many could not be done. The command exits with 1 unless it is 0.
+    pub failed: u64,
+}
+
+/// How a mount stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    pub pid: u32,
+    pub version: String,
+    pub mountpoint: String,
+    pub store: String,
+    /// When the mount began, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// When this was written, by the same clock.
+    pub now_ms: i64,
+    /// `passthrough` or `page cache`.
+    pub read_path: String,
+    /// `hide` or `error`.
+    pub offline: String,
+    pub read_only: bool,
+    pub upload: bool,
+    pub stream: bool,
+    pub remotes: Vec<RemoteStatus>,
+    /// Files that the mount shows, wherever their bytes are.
+    pub known: Amount,
+    /// Of these, whole in the store.
+    pub held: Amount,
+    /// Of these, changed here and not yet at a remote that is to have them.
+    pub dirty: Amount,
+    /// Of these, on no remote: written here without `upload`, excluded, or there before.
+    pub local_only: Amount,
+    /// Deleted here, still at a remote.
+    pub hidden: u64,
+    pub outbox: OutboxStatus,
+    pub counts: Counts,
+    pub conflicts: Vec<ConflictStatus>,
+    pub orphans: Vec<OrphanStatus>,
+    pub limits: LimitsStatus,
+    /// Free on the store's disk.
+    pub free_bytes: u64,
+    /// What the mount wants to say: recoveries, refused names, a slow fallback. A line each.
+    pub notes: Vec<String>,
+}
+
+/// How many files, and how many bytes in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// How one remote stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteStatus {
+    /// Without credentials.
+    pub url: String,
+    pub state: RemoteState,
+    /// Since when it is in that state.
+    pub since_ms: i64,
+    /// When its last complete sync ended.
+    pub last_sync_ms: Option<i64>,
+    pub last_error: Option<String>,
+    /// Whether it was listed completely once.
+    pub listed: bool,
+    pub files: u64,
+    pub bytes: u64,
+    pub upload: bool,
+    /// Names of it that cannot be files here.
+    pub refused_names: u64,
+    /// Of `put`, `conditional-put`, `delete`, `changes`.
+    pub capabilities: Vec<String>,
+}
+
+/// Whether a remote can be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RemoteState {
+    #[default]
+    Connecting,
+    Online,
+    Away,
+}
+
+/// What still has to go up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxStatus {
+    pub pending: u64,
+    /// Of these, under way.
+    pub uploading: u64,
+    pub bytes: u64,
+    /// When the oldest was queued.
+    pub oldest_ms: Option<i64>,
+    pub oldest_path: Option<String>,
+    pub oldest_error: Option<String>,
+    pub oldest_attempts: u64,
+    /// Files not sent because something must be decided or repaired first: torn ones,
+    /// and those that every remote refuses.
+    pub held_back: u64,
+}
+
+/// A version of ours that was set aside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictStatus {
+    pub id: u64,
+    /// Percent-encoded.
+    pub path: String,
+    /// Where our version is, relative to the store.
+    pub kept_at: String,
+    pub remote: String,
+    pub at_ms: i64,
+    pub size: u64,
+}
+
+/// What a killed writer left.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanStatus {
+    /// In `.larder/orphans`.
+    pub name: String,
+    pub size: u64,
+    pub at_ms: i64,
+}
+
+/// What bounds the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsStatus {
+    pub max_bytes: Option<u64>,
+    pub max_files: Option<u64>,
+    pub min_free: u64,
+}
+
+/// One line of `larder ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// From the mountpoint, percent-encoded.
+    pub path: String,
+    pub kind: EntryKind,
+    pub size: u64,
+    pub mtime_ns: i64,
+    /// Permission bits.
+    pub mode: u32,
+    pub state: FileState,
+    pub pinned: bool,
+    /// The remote that has it, without credentials; the first one in the mount's order.
+    pub remote: Option<String>,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryKind {
+    File,
+    Directory,
+    Symlink,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// At a remote only.
+    Remote,
+    /// At a remote, and some of it here.
+    Partial,
+    /// Here and at a remote, the same.
+    Clean,
+    /// Here, and waiting to go up.
+    Dirty,
+    /// On its way up.
+    Uploading,
+    /// Here only, and it stays here.
+    Local,
+    /// The remote has another version, and ours is set aside.
+    Conflict,
+    /// Here in an older version than the remote has.
+    Stale,
+}
+
+impl FileState {
+    /// The word for it, as in `user.larder.state`.
+    pub fn word(self) -> &'static str {
+        match self {
+            FileState::Remote => "remote",
+            FileState::Partial => "partial",
+            FileState::Clean => "clean",
+            FileState::Dirty => "dirty",
+            FileState::Uploading => "uploading",
+            FileState::Local => "local",
+            FileState::Conflict => "conflict",
+            FileState::Stale => "stale",
+        }
+    }
+}
+
+/// Whoever carries requests out. It may be dropped in the middle when the asker goes away.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request; `progress` may be called at any rate, the latest is shown.
+    async fn handle(
+        &self,
+        request: Request,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Answer>;
+}
+
+/// A line from the mount to the asker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reply {
+    /// Still at work; none: nothing new to say.
+    Progress(Option<Progress>),
+    Ok(Answer),
+    Error(Failure),
+}
+
+/// An error on its way through the socket.
+#[derive(Debug, Serialize, Deserialize)]
+struct Failure {
+    kind: Kind,
+    about: Option<String>,
+    message: String,
+}
+
+#[cfg(test)]
+mod tests;
