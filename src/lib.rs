@@ -13,4 +13,5 @@ pub mod object;
 pub mod path;
 pub mod secret;
 pub mod store;
+pub mod transfer;
 pub mod wire;

@@ -88,7 +88,10 @@ impl Remote {
                 false
             }
             Presence::Connecting | Presence::Online => {
-                *now = Presence::Away { since_ms, why: error.to_string() };
+                *now = Presence::Away {
+                    since_ms,
+                    why: error.to_string(),
+                };
                 true
             }
         });

@@ -57,6 +57,9 @@ pub fn register() -> Result<()> {
     });
     match done {
         true => Ok(()),
-        false => Err(Error::new(Kind::Io, "index: SQLite has no file access on this system")),
+        false => Err(Error::new(
+            Kind::Io,
+            "index: SQLite has no file access on this system",
+        )),
     }
 }

@@ -54,7 +54,9 @@ impl Commit {
     /// Whether a node's bytes are here stays what it is while this is held.
     pub fn hold(&self, id: NodeId) -> MutexGuard<'_, ()> {
         let stripe = id.0 as usize % STRIPES;
-        self.nodes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes[stripe]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A download is whole and verified: publishes it. False if the node became something else
@@ -81,16 +83,29 @@ impl Commit {
     }
 
     /// A staged file was closed by its last writer: publishes it. `queue`: whether it may leave.
-    pub fn written(&self, id: NodeId, staged: StagedId, local_only: &dyn Fn(&RelPath) -> bool) -> Result<Seen> {
+    pub fn written(
+        &self,
+        id: NodeId,
+        staged: StagedId,
+        local_only: &dyn Fn(&RelPath) -> bool,
+    ) -> Result<Seen> {
         let _paths = self.paths_stay();
         let _node = self.hold(id);
         self.written_held(id, staged, local_only)
     }
 
     /// The same for a caller that holds the locks.
-    pub fn written_held(&self, id: NodeId, staged: StagedId, local_only: &dyn Fn(&RelPath) -> bool) -> Result<Seen> {
+    pub fn written_held(
+        &self,
+        id: NodeId,
+        staged: StagedId,
+        local_only: &dyn Fn(&RelPath) -> bool,
+    ) -> Result<Seen> {
         let Some(path) = self.index.path_of(id)? else {
-            return Err(Error::new(Kind::Stale, "the file was removed while it was written"));
+            return Err(Error::new(
+                Kind::Stale,
+                "the file was removed while it was written",
+            ));
         };
         let facts = self.store.publish(staged, &path)?;
         self.record_written(id, Some(staged), &facts, !local_only(&path))?;
@@ -98,7 +113,13 @@ impl Commit {
     }
 
     /// A stored file was changed in place by local writers; `facts` are those at the last close.
-    pub fn record_written(&self, id: NodeId, staged: Option<StagedId>, facts: &Facts, queue: bool) -> Result<u64> {
+    pub fn record_written(
+        &self,
+        id: NodeId,
+        staged: Option<StagedId>,
+        facts: &Facts,
+        queue: bool,
+    ) -> Result<u64> {
         let (facts, now_ms) = (seen(facts), self.clock.now_ms());
         let staged = staged.map(|s| s.0);
         self.index
@@ -110,13 +131,22 @@ impl Commit {
     pub fn evict(&self, id: NodeId, may: &dyn Fn() -> bool) -> Result<bool> {
         let _paths = self.paths_stay();
         let _node = self.hold(id);
-        let Some(node) = self.index.node(id)? else { return Ok(false) };
-        let queued = self.index.read(|c| crate::index::outbox::is_queued(c, id))?;
-        let has_remote = !self.index.read(|c| crate::index::node::replicas(c, id))?.is_empty();
+        let Some(node) = self.index.node(id)? else {
+            return Ok(false);
+        };
+        let queued = self
+            .index
+            .read(|c| crate::index::outbox::is_queued(c, id))?;
+        let has_remote = !self
+            .index
+            .read(|c| crate::index::node::replicas(c, id))?
+            .is_empty();
         if node.dirty != 0 || node.pinned || queued || !has_remote || !may() {
             return Ok(false);
         }
-        let Some(path) = self.index.path_of(id)? else { return Ok(false) };
+        let Some(path) = self.index.path_of(id)? else {
+            return Ok(false);
+        };
         let unchanged = match self.store.root().stat(&path) {
             Ok(facts) => Some(seen(&facts)) == node.seen,
             Err(error) if error.kind() == Kind::NotFound => true,

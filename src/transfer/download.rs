@@ -86,7 +86,8 @@ impl Downloads {
         let passenger = flight.join();
         drop(flights);
         let this = self.clone();
-        self.runtime.spawn(async move { this.fly(flight, sources).await });
+        self.runtime
+            .spawn(async move { this.fly(flight, sources).await });
         Ok(passenger)
     }
 
@@ -98,7 +99,10 @@ impl Downloads {
     }
 
     fn shown(&self, id: RemoteId) -> String {
-        self.remotes.get(id).map(|r| r.shown.clone()).unwrap_or_default()
+        self.remotes
+            .get(id)
+            .map(|r| r.shown.clone())
+            .unwrap_or_default()
     }
 
     /// The remotes that have these bytes and are not known to be away, in order.
@@ -110,11 +114,20 @@ impl Downloads {
             .filter_map(|replica| Some((self.remotes.get(replica.remote)?.clone(), replica)))
             .collect();
         if all.is_empty() {
-            return Err(Error::new(Kind::Stale, "no remote has this version any more"));
+            return Err(Error::new(
+                Kind::Stale,
+                "no remote has this version any more",
+            ));
         }
-        let here: Vec<_> = all.into_iter().filter(|(remote, _)| !remote.is_away()).collect();
+        let here: Vec<_> = all
+            .into_iter()
+            .filter(|(remote, _)| !remote.is_away())
+            .collect();
         if here.is_empty() {
-            return Err(Error::new(Kind::Offline, "every remote that has the file is away"));
+            return Err(Error::new(
+                Kind::Offline,
+                "every remote that has the file is away",
+            ));
         }
         Ok(here)
     }
@@ -145,7 +158,14 @@ impl Downloads {
     async fn settled(&self, id: NodeId) {
         let mut wait = std::time::Duration::from_micros(200);
         while self.under_way(id).is_some() {
-            if self.commit.index.node(id).ok().flatten().is_none_or(|n| n.held == Held::Whole) {
+            if self
+                .commit
+                .index
+                .node(id)
+                .ok()
+                .flatten()
+                .is_none_or(|n| n.held == Held::Whole)
+            {
                 return;
             }
             tokio::time::sleep(wait).await;
@@ -154,8 +174,14 @@ impl Downloads {
     }
 
     async fn fly(self: Arc<Self>, flight: Arc<Flight>, sources: Vec<(Arc<Remote>, Replica)>) {
-        let lanes = if flight.size() <= SMALL { &self.small_lanes } else { &self.big_lanes };
-        let Ok(_lane) = lanes.clone().acquire_owned().await else { return };
+        let lanes = if flight.size() <= SMALL {
+            &self.small_lanes
+        } else {
+            &self.big_lanes
+        };
+        let Ok(_lane) = lanes.clone().acquire_owned().await else {
+            return;
+        };
         let end = self.fill(&flight, &sources).await;
         let verified = match end {
             Ok(hasher) => self.verify(&flight, hasher).await,
@@ -169,7 +195,10 @@ impl Downloads {
             }
         }
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights.get(&flight.node.id).is_some_and(|f| f.as_ptr() == Arc::as_ptr(&flight)) {
+        if flights
+            .get(&flight.node.id)
+            .is_some_and(|f| f.as_ptr() == Arc::as_ptr(&flight))
+        {
             flights.remove(&flight.node.id);
         }
     }
@@ -193,7 +222,11 @@ impl Downloads {
     }
 
     /// Fetches every missing byte. Returns the hash of the front, as far as it came in order.
-    async fn fill(&self, flight: &Arc<Flight>, sources: &[(Arc<Remote>, Replica)]) -> Result<Front> {
+    async fn fill(
+        &self,
+        flight: &Arc<Flight>,
+        sources: &[(Arc<Remote>, Replica)],
+    ) -> Result<Front> {
         let mut front = Front::new();
         let mut failed = Error::new(Kind::Offline, "every remote that has the file is away");
         for attempt in 0..ATTEMPTS {
@@ -235,8 +268,13 @@ impl Downloads {
             // Nothing to fetch, but the version must still be there.
             let found = remote.backend.head(&replica.key).await?;
             return match found {
-                Some(meta) if meta.version == replica.meta.version => self.first_bytes(flight, remote, meta.sha256),
-                _ => Err(Error::new(Kind::Stale, "the remote has another version now")),
+                Some(meta) if meta.version == replica.meta.version => {
+                    self.first_bytes(flight, remote, meta.sha256)
+                }
+                _ => Err(Error::new(
+                    Kind::Stale,
+                    "the remote has another version now",
+                )),
             };
         }
         let mut since_checkpoint = 0;
@@ -244,9 +282,15 @@ impl Downloads {
             flight.moved_to(hole.start);
             let whole = hole == (0..size);
             let range = (!whole).then(|| hole.clone());
-            let got = remote.backend.get(&replica.key, range, Some(&replica.meta.version)).await?;
+            let got = remote
+                .backend
+                .get(&replica.key, range, Some(&replica.meta.version))
+                .await?;
             if got.range != hole || got.meta.size != size {
-                return Err(Error::new(Kind::Corrupt, "the remote sent other bytes than were asked for"));
+                return Err(Error::new(
+                    Kind::Corrupt,
+                    "the remote sent other bytes than were asked for",
+                ));
             }
             self.first_bytes(flight, remote, got.meta.sha256)?;
             let mut body = got.body;
@@ -259,9 +303,14 @@ impl Downloads {
                     since_checkpoint = 0;
                     self.checkpoint(flight).await;
                 }
-                if !flight.is_wanted() && !plan::worth_finishing(size, flight.partial.have().covered()) {
+                if !flight.is_wanted()
+                    && !plan::worth_finishing(size, flight.partial.have().covered())
+                {
                     self.checkpoint(flight).await;
-                    return Err(Error::new(Kind::Cancelled, "nobody reads the file any more"));
+                    return Err(Error::new(
+                        Kind::Cancelled,
+                        "nobody reads the file any more",
+                    ));
                 }
             }
             if at != hole.end {
@@ -282,10 +331,20 @@ impl Downloads {
         Ok(())
     }
 
-    fn take_chunk(&self, flight: &Flight, at: u64, hole: &ByteRange, chunk: Bytes, front: &mut Front) -> Result<u64> {
+    fn take_chunk(
+        &self,
+        flight: &Flight,
+        at: u64,
+        hole: &ByteRange,
+        chunk: Bytes,
+        front: &mut Front,
+    ) -> Result<u64> {
         let end = at + chunk.len() as u64;
         if end > hole.end {
-            return Err(Error::new(Kind::Corrupt, "the body is longer than was asked for"));
+            return Err(Error::new(
+                Kind::Corrupt,
+                "the body is longer than was asked for",
+            ));
         }
         flight.partial.write_at(at, &chunk)?;
         self.metrics.bytes_down.add(chunk.len() as u64);
@@ -311,7 +370,10 @@ impl Downloads {
         match flight.sha256() {
             Some(expected) if expected != hash => {
                 flight.partial.discard()?;
-                Err(Error::new(Kind::Corrupt, "the bytes that came do not have the file's hash"))
+                Err(Error::new(
+                    Kind::Corrupt,
+                    "the bytes that came do not have the file's hash",
+                ))
             }
             _ => Ok(hash),
         }
@@ -340,16 +402,26 @@ impl Downloads {
         let (remote, replica) = &sources[0];
         let got = remote
             .backend
-            .get(&replica.key, Some(range.clone()), Some(&replica.meta.version))
+            .get(
+                &replica.key,
+                Some(range.clone()),
+                Some(&replica.meta.version),
+            )
             .await?;
         if got.range != *range || got.meta.size != flight.size() {
-            return Err(Error::new(Kind::Corrupt, "the remote sent other bytes than were asked for"));
+            return Err(Error::new(
+                Kind::Corrupt,
+                "the remote sent other bytes than were asked for",
+            ));
         }
         let (mut at, mut body) = (range.start, got.body);
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
             if at + chunk.len() as u64 > range.end {
-                return Err(Error::new(Kind::Corrupt, "the body is longer than was asked for"));
+                return Err(Error::new(
+                    Kind::Corrupt,
+                    "the body is longer than was asked for",
+                ));
             }
             flight.partial.write_at(at, &chunk)?;
             self.metrics.bytes_down.add(chunk.len() as u64);
@@ -373,7 +445,10 @@ struct Front {
 
 impl Front {
     fn new() -> Front {
-        Front { hasher: Hasher::new(), at: 0 }
+        Front {
+            hasher: Hasher::new(),
+            at: 0,
+        }
     }
 
     fn take(&mut self, at: u64, chunk: &[u8]) {
@@ -388,7 +463,10 @@ impl Front {
         let mut buffer = vec![0; 1 << 20];
         while self.at < flight.size() {
             let n = buffer.len().min((flight.size() - self.at) as usize);
-            flight.partial.file().read_exact_at(&mut buffer[..n], self.at)?;
+            flight
+                .partial
+                .file()
+                .read_exact_at(&mut buffer[..n], self.at)?;
             self.hasher.update(&buffer[..n]);
             self.at += n as u64;
         }

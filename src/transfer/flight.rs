@@ -83,7 +83,8 @@ impl Flight {
 
     /// Ends when the file is here and verified, or the flight has failed.
     pub async fn landed(&self) -> Result<()> {
-        self.reached(|stage| matches!(stage, Stage::Landed | Stage::Failed(_))).await
+        self.reached(|stage| matches!(stage, Stage::Landed | Stage::Failed(_)))
+            .await
     }
 
     async fn reached(&self, enough: impl Fn(&Stage) -> bool) -> Result<()> {
@@ -112,7 +113,10 @@ impl Flight {
 
     /// A remote told the hash that the listing did not have.
     pub(super) fn learn_sha256(&self, hash: Sha256) {
-        self.sha256.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(hash);
+        self.sha256
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(hash);
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -171,7 +175,10 @@ impl Flight {
     /// Reserves what a reader needs out of order; none if it is coming or was asked for already.
     pub(super) fn claim_side(&self, want: &ByteRange) -> Option<ByteRange> {
         let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
-        if sides.iter().any(|s| s.start <= want.start && want.start < s.end) {
+        if sides
+            .iter()
+            .any(|s| s.start <= want.start && want.start < s.end)
+        {
             return None;
         }
         let holes = self.partial.holes(0..self.size());

@@ -13,13 +13,24 @@ pub const SMALL: u64 = 64 << 20;
 
 /// The range to fetch for a reader of `want` while a stream stands at `at`: none if the stream
 /// will be there soon. `holes` are the missing parts of the file, in order.
-pub fn side_range(want: &ByteRange, at: Option<u64>, holes: &[ByteRange], size: u64) -> Option<ByteRange> {
-    let first = holes.iter().find(|h| h.end > want.start && h.start < want.end)?;
+pub fn side_range(
+    want: &ByteRange,
+    at: Option<u64>,
+    holes: &[ByteRange],
+    size: u64,
+) -> Option<ByteRange> {
+    let first = holes
+        .iter()
+        .find(|h| h.end > want.start && h.start < want.end)?;
     let start = first.start.max(want.start);
     if at.is_some_and(|at| at <= start && start - at <= NEAR) {
         return None;
     }
-    let end = want.end.max(start.saturating_add(SIDE)).min(first.end).min(size);
+    let end = want
+        .end
+        .max(start.saturating_add(SIDE))
+        .min(first.end)
+        .min(size);
     Some(start..end)
 }
 
@@ -50,10 +61,23 @@ mod tests {
     #[test]
     fn a_reader_near_the_stream_waits_for_it() {
         let whole = 0..100 << 20;
-        assert_eq!(side_range(&(NEAR..NEAR + 10), Some(0), std::slice::from_ref(&whole), whole.end), None);
+        assert_eq!(
+            side_range(
+                &(NEAR..NEAR + 10),
+                Some(0),
+                std::slice::from_ref(&whole),
+                whole.end
+            ),
+            None
+        );
         let far = 50 << 20;
         assert_eq!(
-            side_range(&(far..far + 10), Some(0), std::slice::from_ref(&whole), whole.end),
+            side_range(
+                &(far..far + 10),
+                Some(0),
+                std::slice::from_ref(&whole),
+                whole.end
+            ),
             Some(far..far + SIDE)
         );
     }

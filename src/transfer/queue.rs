@@ -71,19 +71,35 @@ mod tests {
     use proptest::prelude::*;
 
     fn waiting(row: i64, key: &str, open: bool) -> Waiting {
-        Waiting { row, remote: RemoteId(1), key: key.as_bytes().into(), open }
+        Waiting {
+            row,
+            remote: RemoteId(1),
+            key: key.as_bytes().into(),
+            open,
+        }
     }
 
     #[test]
     fn p4_a_file_that_is_open_waits_and_holds_its_key() {
-        let lanes = Lanes { width: 4, ..Lanes::default() };
-        let rows = [waiting(1, "a", true), waiting(2, "b", false), waiting(3, "a", false)];
+        let lanes = Lanes {
+            width: 4,
+            ..Lanes::default()
+        };
+        let rows = [
+            waiting(1, "a", true),
+            waiting(2, "b", false),
+            waiting(3, "a", false),
+        ];
         assert_eq!(next_ready(&rows, &lanes), [2]);
     }
 
     #[test]
     fn p6_a_remote_that_is_away_is_passed_over() {
-        let lanes = Lanes { width: 4, away: [RemoteId(1)].into(), ..Lanes::default() };
+        let lanes = Lanes {
+            width: 4,
+            away: [RemoteId(1)].into(),
+            ..Lanes::default()
+        };
         assert!(next_ready(&[waiting(1, "a", false)], &lanes).is_empty());
     }
 

@@ -147,7 +147,10 @@ impl Uploads {
         let lanes = self.lanes();
         let mut after = 0;
         loop {
-            let page = self.commit.index.read(|c| outbox::ready(c, now, after, PAGE))?;
+            let page = self
+                .commit
+                .index
+                .read(|c| outbox::ready(c, now, after, PAGE))?;
             let Some(last) = page.last() else { break };
             after = last.id;
             let full = page.len() == PAGE;
@@ -172,10 +175,16 @@ impl Uploads {
                 }
                 Operation::Delete(key) => (key.as_bytes().into(), false),
             };
-            waiting.push(Waiting { row: row.id, remote: row.remote, key, open });
+            waiting.push(Waiting {
+                row: row.id,
+                remote: row.remote,
+                key,
+                open,
+            });
             by_id.insert(row.id, row);
         }
-        let keys: HashMap<i64, Box<[u8]>> = waiting.iter().map(|w| (w.row, w.key.clone())).collect();
+        let keys: HashMap<i64, Box<[u8]>> =
+            waiting.iter().map(|w| (w.row, w.key.clone())).collect();
         for id in next_ready(&waiting, lanes) {
             if let (Some(row), Some(key)) = (by_id.remove(&id), keys.get(&id)) {
                 self.start(row, key.clone());
@@ -186,12 +195,22 @@ impl Uploads {
 
     fn lanes(&self) -> Lanes {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lanes = Lanes { width: self.width, ..Lanes::default() };
+        let mut lanes = Lanes {
+            width: self.width,
+            ..Lanes::default()
+        };
         for transfer in running.values() {
-            lanes.busy_keys.insert((transfer.remote, transfer.key.clone()));
+            lanes
+                .busy_keys
+                .insert((transfer.remote, transfer.key.clone()));
             *lanes.running.entry(transfer.remote).or_default() += 1;
         }
-        lanes.away = self.remotes.iter().filter(|r| r.is_away()).map(|r| r.id).collect();
+        lanes.away = self
+            .remotes
+            .iter()
+            .filter(|r| r.is_away())
+            .map(|r| r.id)
+            .collect();
         lanes
     }
 
@@ -205,7 +224,12 @@ impl Uploads {
             Operation::Put(id) => Some(*id),
             Operation::Delete(_) => None,
         };
-        let transfer = Running { remote: row.remote, key, node, cancel: cancel.clone() };
+        let transfer = Running {
+            remote: row.remote,
+            key,
+            node,
+            cancel: cancel.clone(),
+        };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.insert(row.id, transfer).is_some() {
             return;
@@ -221,7 +245,10 @@ impl Uploads {
             if let Err(error) = ended {
                 this.note_failure(&row, &error).await;
             }
-            this.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&row.id);
+            this.running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&row.id);
             this.active.fetch_sub(1, Ordering::SeqCst);
             this.idle.notify_waiters();
             this.kick();
@@ -251,7 +278,10 @@ impl Uploads {
 
     async fn transfer(&self, row: &OutboxRow) -> Result<()> {
         let Some(remote) = self.remotes.get(row.remote).cloned() else {
-            return Err(Error::new(Kind::Unsupported, "the remote is not part of this mount any more"));
+            return Err(Error::new(
+                Kind::Unsupported,
+                "the remote is not part of this mount any more",
+            ));
         };
         match &row.operation {
             Operation::Put(id) => self.put(row, *id, &remote).await,
@@ -261,7 +291,10 @@ impl Uploads {
 
     async fn finish(&self, row: &OutboxRow, key: RelPath, outcome: Sent) -> Result<()> {
         let row = row.clone();
-        self.commit.index.edit_later(move |w| w.sent(&row, &key, &outcome)).await
+        self.commit
+            .index
+            .edit_later(move |w| w.sent(&row, &key, &outcome))
+            .await
     }
 
     async fn delete(&self, row: &OutboxRow, key: &RelPath, remote: &Remote) -> Result<()> {
@@ -272,7 +305,10 @@ impl Uploads {
                 tracing::info!(path = %key, "deleted here, but changed at the remote: the remote's version is kept");
                 self.finish(row, key.clone(), Sent::Moot).await?;
                 let (key, now) = (key.clone(), self.commit.clock.now_ns());
-                self.commit.index.edit_later(move |w| w.restore(&key, now)).await?;
+                self.commit
+                    .index
+                    .edit_later(move |w| w.restore(&key, now))
+                    .await?;
                 Ok(())
             }
             Err(error) => Err(error.about(key)),
@@ -285,14 +321,21 @@ impl Uploads {
             return self.finish(row, RelPath::root(), Sent::Moot).await;
         };
         if node.writing == Writing::Torn {
-            return Err(Error::new(Kind::Busy, "its writer was killed; write it again to publish it").about(&path));
+            return Err(Error::new(
+                Kind::Busy,
+                "its writer was killed; write it again to publish it",
+            )
+            .about(&path));
         }
         if self.rules.is_local_only(&path) {
             return self.finish(row, path, Sent::Moot).await;
         }
         if node.held == Held::None {
             // Renamed here without ever being read: its bytes come first.
-            self.downloads.hydrate(id).await.map_err(|e| e.about(&path))?;
+            self.downloads
+                .hydrate(id)
+                .await
+                .map_err(|e| e.about(&path))?;
         }
         let upload = self.prepare(&node, &path).await?;
         if self.is_known_there(row, &node, &path, &upload)? {
@@ -303,13 +346,19 @@ impl Uploads {
             Some(version) => Precondition::Matches(version.clone()),
             None => Precondition::Absent,
         };
-        match remote.backend.put(&path, upload.clone(), precondition).await {
+        match remote
+            .backend
+            .put(&path, upload.clone(), precondition)
+            .await
+        {
             Ok(meta) => {
                 self.metrics.uploaded.add(1);
                 self.metrics.bytes_up.add(upload.size);
                 self.finish(row, path, Sent::Published(meta)).await
             }
-            Err(error) if error.kind() == Kind::Conflict => self.conflict(row, &node, &path, remote, upload).await,
+            Err(error) if error.kind() == Kind::Conflict => {
+                self.conflict(row, &node, &path, remote, upload).await
+            }
             Err(error) => Err(error.about(&path)),
         }
     }
@@ -320,23 +369,46 @@ impl Uploads {
         let mtime_ns = node.mtime_ns;
         let touched = node.touched;
         tokio::task::spawn_blocking(move || {
-            let file = commit.store.root().open_file(&path, OFlags::RDONLY, Mode::empty())?;
+            let file = commit
+                .store
+                .root()
+                .open_file(&path, OFlags::RDONLY, Mode::empty())?;
             let before = facts_of(&file)?;
             let sha256 = hash(&file, before.size)?;
             if seen(&facts_of(&file)?) != seen(&before) {
-                return Err(Error::new(Kind::Busy, "the file changed while it was read").about(&path));
+                return Err(
+                    Error::new(Kind::Busy, "the file changed while it was read").about(&path)
+                );
             }
             let known = commit.index.node(id)?.and_then(|n| n.seen);
-            let mtime_ns = if touched || known == Some(seen(&before)) { mtime_ns } else { before.mtime_ns };
-            Ok(Upload { file: Arc::new(file), size: before.size, mtime_ns, sha256 })
+            let mtime_ns = if touched || known == Some(seen(&before)) {
+                mtime_ns
+            } else {
+                before.mtime_ns
+            };
+            Ok(Upload {
+                file: Arc::new(file),
+                size: before.size,
+                mtime_ns,
+                sha256,
+            })
         })
         .await
         .map_err(|_| Error::new(Kind::Io, "hashing failed"))?
     }
 
     /// Whether the remote has these bytes under this key already, as far as the index knows.
-    fn is_known_there(&self, row: &OutboxRow, node: &Node, path: &RelPath, upload: &Upload) -> Result<bool> {
-        let replica = self.commit.index.read(|c| rows::replica(c, row.remote, path))?;
+    fn is_known_there(
+        &self,
+        row: &OutboxRow,
+        node: &Node,
+        path: &RelPath,
+        upload: &Upload,
+    ) -> Result<bool> {
+        let replica = self
+            .commit
+            .index
+            .read(|c| rows::replica(c, row.remote, path))?;
         Ok(replica.is_some_and(|r| {
             r.meta.sha256 == Some(upload.sha256)
                 && row.base.as_ref() == Some(&r.meta.version)
@@ -358,7 +430,9 @@ impl Uploads {
             return self.rebase(row, None).await;
         };
         if same_bytes_there(remote, path, &theirs, &upload).await? {
-            return self.finish(row, path.clone(), Sent::Published(theirs)).await;
+            return self
+                .finish(row, path.clone(), Sent::Published(theirs))
+                .await;
         }
         if self.rules.local_wins() {
             return self.rebase(row, Some(theirs)).await;
@@ -408,14 +482,22 @@ impl Uploads {
 }
 
 /// Equal bytes are no conflict: by hash where the remote gives one, else by reading them.
-async fn same_bytes_there(remote: &Remote, path: &RelPath, theirs: &Meta, ours: &Upload) -> Result<bool> {
+async fn same_bytes_there(
+    remote: &Remote,
+    path: &RelPath,
+    theirs: &Meta,
+    ours: &Upload,
+) -> Result<bool> {
     if theirs.size != ours.size {
         return Ok(false);
     }
     if let Some(hash) = theirs.sha256 {
         return Ok(hash == ours.sha256);
     }
-    let got = remote.backend.get(path, None, Some(&theirs.version)).await?;
+    let got = remote
+        .backend
+        .get(path, None, Some(&theirs.version))
+        .await?;
     let (mut hasher, mut body) = (Hasher::new(), got.body);
     while let Some(chunk) = body.next().await {
         hasher.update(&chunk?);
@@ -430,7 +512,10 @@ fn hash(file: &File, size: u64) -> Result<Sha256> {
     while at < size {
         let n = file.read_at(&mut buffer, at)?;
         if n == 0 {
-            return Err(Error::new(Kind::Busy, "the file became shorter while it was read"));
+            return Err(Error::new(
+                Kind::Busy,
+                "the file became shorter while it was read",
+            ));
         }
         hasher.update(&buffer[..n]);
         at += n as u64;
