@@ -14,6 +14,7 @@ mod server;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use crate::object::FileState;
 pub use client::Client;
 pub use place::{mountpoint, socket_path};
 pub use server::{Listening, listen};
@@ -262,44 +263,6 @@ pub enum EntryKind {
     File,
     Directory,
     Symlink,
-}
-
-/// Where a file's bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FileState {
-    /// At a remote only.
-    Remote,
-    /// At a remote, and some of it here.
-    Partial,
-    /// Here and at a remote, the same.
-    Clean,
-    /// Here, and waiting to go up.
-    Dirty,
-    /// On its way up.
-    Uploading,
-    /// Here only, and it stays here.
-    Local,
-    /// The remote has another version, and ours is set aside.
-    Conflict,
-    /// Here in an older version than the remote has.
-    Stale,
-}
-
-impl FileState {
-    /// The word for it, as in `user.larder.state`.
-    pub fn word(self) -> &'static str {
-        match self {
-            FileState::Remote => "remote",
-            FileState::Partial => "partial",
-            FileState::Clean => "clean",
-            FileState::Dirty => "dirty",
-            FileState::Uploading => "uploading",
-            FileState::Local => "local",
-            FileState::Conflict => "conflict",
-            FileState::Stale => "stale",
-        }
-    }
 }
 
 /// Whoever carries requests out. It may be dropped in the middle when the asker goes away.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Kind, Result};
 use crate::path::RelPath;
 
@@ -165,6 +167,44 @@ pub enum Precondition {
     Absent,
     /// The key holds this version.
     Matches(Version),
+}
+
+/// Where a file's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// At a remote only.
+    Remote,
+    /// At a remote, and some of it here.
+    Partial,
+    /// Here and at a remote, the same.
+    Clean,
+    /// Here, and waiting to go up.
+    Dirty,
+    /// On its way up.
+    Uploading,
+    /// Here only, and it stays here.
+    Local,
+    /// The remote has another version, and ours is set aside.
+    Conflict,
+    /// Here in an older version than the remote has.
+    Stale,
+}
+
+impl FileState {
+    /// The word for it, as in `user.larder.state`.
+    pub fn word(self) -> &'static str {
+        match self {
+            FileState::Remote => "remote",
+            FileState::Partial => "partial",
+            FileState::Clean => "clean",
+            FileState::Dirty => "dirty",
+            FileState::Uploading => "uploading",
+            FileState::Local => "local",
+            FileState::Conflict => "conflict",
+            FileState::Stale => "stale",
+        }
+    }
 }
 
 /// Half-open range of bytes.

@@ -35,6 +35,16 @@ impl Writer {
         node::node(&self.c, id)?.ok_or_else(|| Error::new(Kind::Stale, "the file was replaced"))
     }
 
+    /// The node `id`. Errors: `Stale` if there is none.
+    pub fn need_node(&self, id: NodeId) -> Result<Node> {
+        self.need(id)
+    }
+
+    /// Whether there is a node `id`.
+    pub fn node_exists(&self, id: NodeId) -> Result<bool> {
+        Ok(node::node(&self.c, id)?.is_some())
+    }
+
     pub(super) fn run_sql(&self, statement: &str, params: impl rusqlite::Params) -> Result<usize> {
         let mut statement = self.c.prepare_cached(statement).map_err(sql)?;
         statement.execute(params).map_err(sql)
@@ -97,7 +107,7 @@ impl Writer {
     }
 
     /// A staged file is not to be published after all.
-    pub fn abandon_staged(&mut self, staged: u64) -> Result<()> {
+    pub fn abandon_staged(&mut self, staged: u64, now_ns: i64) -> Result<()> {
         let id: Option<i64> = self
             .c
             .prepare_cached("DELETE FROM staged WHERE id = ?1 RETURNING node")
@@ -109,14 +119,16 @@ impl Writer {
         let Some(node) = node::node(&self.c, id)? else {
             return Ok(());
         };
-        if node.held == Held::None && node.origin.is_none() {
-            // It never was anything but the file that was not finished.
-            self.drop_node(&node)?;
-        } else if node.dirty == 0 {
-            self.run_sql("DELETE FROM outbox WHERE node = ?1", [id.0 as i64])?;
-        }
         if let Some(name) = &node.name {
             self.tell(node.parent, name);
+        }
+        if node.held == Held::None && node.origin.is_none() {
+            // It never was anything but the file that was not finished.
+            return self.drop_node(&node);
+        }
+        if node.dirty == 0 {
+            self.run_sql("DELETE FROM outbox WHERE node = ?1", [id.0 as i64])?;
+            self.follow(id, now_ns)?;
         }
         Ok(())
     }
@@ -146,8 +158,9 @@ impl Writer {
         Ok(generation)
     }
 
-    /// Notes whether a stored file is open for writing in place, or was left torn.
-    pub fn set_writing(&mut self, id: NodeId, writing: Writing) -> Result<()> {
+    /// Notes whether a stored file is open for writing in place, or was left torn. A file that
+    /// was not changed after all catches up with its remotes.
+    pub fn set_writing(&mut self, id: NodeId, writing: Writing, now_ns: i64) -> Result<()> {
         let code = match writing {
             Writing::No => 0,
             Writing::Open => 1,
@@ -157,7 +170,10 @@ impl Writer {
             "UPDATE nodes SET writing = ?2 WHERE id = ?1",
             params![id.0 as i64, code],
         )?;
-        Ok(())
+        match writing {
+            Writing::No if self.node_exists(id)? => self.follow(id, now_ns),
+            _ => Ok(()),
+        }
     }
 
     /// Notes what a stored file looks like now, without calling it written.
@@ -233,6 +249,16 @@ impl Writer {
         }
         self.drop_node(&node)?;
         self.touch_dir(node.parent, now_ns)
+    }
+
+    /// A directory that was made here is no more in the store's tree. What remotes have in it keeps
+    /// it; without that it was removed.
+    pub fn dir_lost(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
+        if node::children(&self.c, id, b"", 1)?.is_empty() {
+            return self.remove_dir(id, now_ns);
+        }
+        self.run_sql("UPDATE nodes SET held = 0 WHERE id = ?1", [id.0 as i64])?;
+        Ok(())
     }
 
     /// Gives a node another name. What had the name before is deleted here, its replicas

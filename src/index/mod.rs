@@ -19,7 +19,7 @@ mod writer;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -35,7 +35,7 @@ pub use remote::{Applied, RemoteRow};
 pub use writer::{Event, Invalidation, Writer};
 
 /// How many commits' news may wait before the reader is told "everything" instead.
-const EVENTS: usize = 4096;
+pub const EVENTS: usize = 4096;
 /// Generations are given from blocks, so that none is ever given twice without a write each.
 const GENERATION_BLOCK: i64 = 1 << 32;
 
@@ -55,9 +55,9 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index file at `path`. The second value is where a broken one was put; the third
-    /// tells what commits changed.
-    pub fn open(path: &Path) -> Result<(Index, Option<PathBuf>, Receiver<Event>)> {
+    /// Opens the index file at `path`; `events` is told what commits change. The second value is
+    /// where a broken file was put.
+    pub fn open(path: &Path, events: SyncSender<Event>) -> Result<(Index, Option<PathBuf>)> {
         let (c, aside) = schema::open(path)?;
         let next_id: i64 = c
             .query_row("SELECT max(id) FROM nodes", [], |row| row.get(0))
@@ -77,15 +77,14 @@ impl Index {
             changed: Vec::new(),
             last_parent: None,
         };
-        let (sender, events) = sync_channel(EVENTS);
-        let (queue, thread) = writer::start(writer, sender)?;
+        let (queue, thread) = writer::start(writer, events)?;
         let index = Index {
             path: path.to_owned(),
             number: NEXT_INDEX.fetch_add(1, Ordering::Relaxed),
             queue,
             thread: Mutex::new(Some(thread)),
         };
-        Ok((index, aside, events))
+        Ok((index, aside))
     }
 
     /// Edits and waits for the commit. Not for tasks: see [`edit_later`](Index::edit_later).

@@ -314,6 +314,31 @@ pub fn children(c: &Connection, parent: NodeId, after: &[u8], limit: usize) -> R
     )
 }
 
+/// The nodes of `parent` that the store holds something of.
+pub fn held_children(c: &Connection, parent: NodeId) -> Result<Vec<Node>> {
+    let query = select_node!("FROM nodes WHERE parent = ?1 AND held <> 0");
+    rows(c, query, [parent.0 as i64], node_of)
+}
+
+/// Up to `limit` directories in `parent` after the name `after`, in byte order.
+pub fn child_dirs(
+    c: &Connection,
+    parent: NodeId,
+    after: &[u8],
+    limit: usize,
+) -> Result<Vec<(NodeId, Vec<u8>)>> {
+    let query = "SELECT id, name FROM nodes WHERE parent = ?1 AND name > ?2 AND kind = 1 ORDER BY name LIMIT ?3";
+    rows(
+        c,
+        query,
+        params![parent.0 as i64, after, limit as i64],
+        |row| {
+            let id: i64 = row.get(0).map_err(sql)?;
+            Ok((NodeId(id as u64), row.get(1).map_err(sql)?))
+        },
+    )
+}
+
 /// The path of a node; none if it, or an ancestor, is gone.
 pub fn path(c: &Connection, id: NodeId) -> Result<Option<RelPath>> {
     let mut names: Vec<Vec<u8>> = Vec::new();

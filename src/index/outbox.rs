@@ -184,7 +184,7 @@ impl Writer {
             "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
             params![remote.0, path.as_bytes()],
         )?;
-        let base = node::replica(&self.c, remote, path)?.map(|r| r.meta.version);
+        let base = self.base_for(remote, id, path)?;
         self.run_sql(
             "INSERT INTO outbox(remote, node, base, generation, queued_at, not_before) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT(remote, node) WHERE node IS NOT NULL DO UPDATE SET generation = excluded.generation,
@@ -195,6 +195,19 @@ impl Writer {
             ],
         )?;
         Ok(())
+    }
+
+    /// What a local write replaces: the version that was here when it began, which may be older
+    /// than the one the remote has by now.
+    fn base_for(&self, remote: RemoteId, id: NodeId, path: &RelPath) -> Result<Option<Version>> {
+        let Some(replica) = node::replica(&self.c, remote, path)? else {
+            return Ok(None);
+        };
+        let origin = node::node(&self.c, id)?.and_then(|n| n.origin);
+        Ok(match origin {
+            Some((from, version)) if from == remote && replica.node == Some(id) => Some(version),
+            _ => Some(replica.meta.version),
+        })
     }
 
     pub(super) fn queue_delete(&mut self, replica: &Replica, now_ms: i64) -> Result<()> {
@@ -285,14 +298,15 @@ impl Writer {
             None => false,
         };
         let owner = node.filter(|_| here);
+        let sent = self.fresh_generation();
         self.run_sql(
-            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT(remote, key) DO UPDATE SET node = coalesce(excluded.node, node), version = excluded.version,
-             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256",
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent",
             params![
                 row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), meta.version.as_str(),
-                meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec())
+                meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec()), sent as i64
             ],
         )?;
         let Some(node) = owner else { return Ok(()) };
@@ -319,7 +333,7 @@ impl Writer {
             return Ok(());
         };
         self.run_sql(
-            "UPDATE nodes SET dirty = 0, touched = 0, writing = 0, origin = ?2, version = ?3, sha256 = coalesce(?4, sha256)
+            "UPDATE nodes SET dirty = 0, touched = 0, origin = ?2, version = ?3, sha256 = coalesce(?4, sha256)
              WHERE id = ?1",
             params![
                 node.id.0 as i64, row.remote.0, replica.meta.version.as_str(),

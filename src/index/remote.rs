@@ -128,10 +128,47 @@ impl Writer {
         Ok(applied)
     }
 
-    /// A whole listing begins: what it refuses is counted anew.
-    pub fn listing_begins(&mut self, remote: RemoteId) -> Result<()> {
+    /// A whole listing begins: what it refuses is counted anew. What we publish from here on it
+    /// may not know; see [`apply_listing`](Writer::apply_listing).
+    pub fn listing_begins(&mut self, remote: RemoteId) -> Result<u64> {
         self.run_sql("UPDATE remotes SET refused = 0 WHERE id = ?1", [remote.0])?;
-        Ok(())
+        Ok(self.fresh_generation())
+    }
+
+    /// Applies what a listing that began at `begun` came to. What was published from here since
+    /// then is newer than the listing, and stays.
+    pub fn apply_listing(
+        &mut self,
+        remote: RemoteId,
+        changes: &[Change],
+        begun: u64,
+        now_ns: i64,
+    ) -> Result<Applied> {
+        let mut older = Vec::with_capacity(changes.len());
+        for change in changes {
+            let key = match change {
+                Change::Put(object) => &object.key,
+                Change::Deleted(key) => key,
+                Change::Refused { .. } => {
+                    older.push(change.clone());
+                    continue;
+                }
+            };
+            if self.sent_at(remote, key)? <= begun {
+                older.push(change.clone());
+            }
+        }
+        self.apply(remote, &older, None, now_ns)
+    }
+
+    fn sent_at(&self, remote: RemoteId, key: &RelPath) -> Result<u64> {
+        let found = node::rows(
+            &self.c,
+            "SELECT sent FROM replicas WHERE remote = ?1 AND key = ?2",
+            params![remote.0, key.as_bytes()],
+            |row| row.get::<_, i64>(0).map_err(sql),
+        )?;
+        Ok(found.first().map_or(0, |n| *n as u64))
     }
 
     /// A whole listing was applied; the remote's changes go on from `cursor`.
@@ -290,13 +327,13 @@ impl Writer {
 
     /// Brings a clean node to what the first of its remotes has. Other bytes make it another
     /// inode: whoever has the old one open keeps it (promise P8).
-    fn follow(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
+    pub(super) fn follow(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
         let node = self.need(id)?;
-        if node.dirty != 0 {
+        if node.kind != NodeKind::File || !self.is_settled(&node)? {
             return Ok(());
         }
         let Some(first) = node::replicas(&self.c, id)?.into_iter().next() else {
-            return Ok(());
+            return self.remove_remote_file(&node, now_ns);
         };
         let meta = &first.meta;
         if node.origin.as_ref() == Some(&(first.remote, meta.version.clone())) {
@@ -313,6 +350,15 @@ impl Writer {
             return self.adopt_version(id, &first);
         }
         self.renew(&node, &first, now_ns)
+    }
+
+    /// Whether nobody here is changing the node, or has changed it: what remotes say is what it is.
+    fn is_settled(&self, node: &Node) -> Result<bool> {
+        if node.dirty != 0 || node.writing != node::Writing::No || node.origin.is_none() {
+            return Ok(false);
+        }
+        let query = "SELECT 1 FROM staged WHERE node = ?1";
+        Ok(node::rows(&self.c, query, [node.id.0 as i64], |_| Ok(()))?.is_empty())
     }
 
     /// The same bytes under another version: only the label and the time change.
@@ -365,13 +411,8 @@ impl Writer {
         let Some(id) = known.node else {
             return Ok(true);
         };
-        let Some(node) = node::node(&self.c, id)? else {
-            return Ok(true);
-        };
-        if !node::replicas(&self.c, id)?.is_empty() {
+        if self.node_exists(id)? {
             self.follow(id, now_ns)?;
-        } else if node.dirty == 0 && node.writing == node::Writing::No {
-            self.remove_remote_file(&node, now_ns)?;
         }
         Ok(true)
     }

@@ -18,7 +18,8 @@ pub const VERSION: i64 = 1;
 ///   last local write. `writing`: 0 no, 1 open for writing in place, 2 left torn by a killed writer.
 ///   `origin`, `version`: which remote's version the size and the time are from.
 /// - `replicas`: what each remote has, by the remote's own key. `node` is null where the name was
-///   deleted here: a whiteout.
+///   deleted here: a whiteout. `sent`: the generation of our own upload that made this version, so
+///   that a listing begun before it does not undo it.
 /// - `outbox`: what must go up. A put names a node, a delete names a key.
 /// - `staged`: files being written; `closed` once a `close()` returned.
 /// - `doomed`: stored files whose row is gone; removed from the tree if they are still the same.
@@ -33,10 +34,11 @@ CREATE TABLE nodes(
   accessed INTEGER NOT NULL DEFAULT 0);
 CREATE UNIQUE INDEX nodes_by_name ON nodes(parent, name);
 CREATE INDEX nodes_by_use ON nodes(accessed) WHERE kind = 0 AND held <> 0 AND dirty = 0;
+CREATE INDEX nodes_held ON nodes(parent) WHERE held <> 0;
 CREATE INDEX nodes_dirty ON nodes(id) WHERE dirty <> 0 OR writing <> 0;
 CREATE TABLE replicas(
   remote INTEGER NOT NULL, key BLOB NOT NULL, node INTEGER, version TEXT NOT NULL,
-  size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB,
+  size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB, sent INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(remote, key)) WITHOUT ROWID;
 CREATE INDEX replicas_by_node ON replicas(node) WHERE node IS NOT NULL;
 CREATE INDEX replicas_hidden ON replicas(key) WHERE node IS NULL;

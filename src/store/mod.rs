@@ -214,3 +214,12 @@ fn explain(error: Error, part: &str) -> Error {
     };
     Error::new(error.kind(), why).about(format_args!("{RESERVED}{part}"))
 }
+
+/// Reserves `len` bytes at `offset` of a file; with `keep_size` its length stays.
+pub fn allocate(file: &File, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+    let flags = match keep_size {
+        true => rustix::fs::FallocateFlags::KEEP_SIZE,
+        false => rustix::fs::FallocateFlags::empty(),
+    };
+    rustix::fs::fallocate(file, flags, offset, len).map_err(|e| std::io::Error::from(e).into())
+}

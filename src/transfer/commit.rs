@@ -129,8 +129,14 @@ impl Commit {
     /// Drops a clean file's bytes. The rename comes first: killed after it, the row says "held",
     /// the file is missing, and that means "no longer held".
     pub fn evict(&self, id: NodeId, may: &dyn Fn() -> bool) -> Result<bool> {
-        let _paths = self.paths_stay();
-        let _node = self.hold(id);
+        // Nobody waits for an eviction, and it waits for nobody: a writer that needs room calls
+        // it with locks of its own.
+        let (Ok(_paths), Ok(_node)) = (
+            self.tree.try_read(),
+            self.nodes[id.0 as usize % STRIPES].try_lock(),
+        ) else {
+            return Ok(false);
+        };
         let Some(node) = self.index.node(id)? else {
             return Ok(false);
         };

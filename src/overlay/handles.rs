@@ -1,0 +1,202 @@
+//! What is open: nodes, their handles, and the sessions of their writers.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Settings;
+use crate::error::{Error, Kind, Result};
+use crate::index::{Node, NodeId, Seen};
+use crate::path::RelPath;
+use crate::store::StagedId;
+use crate::transfer::flight::Passenger;
+use crate::transfer::upload::Rules;
+
+/// Where an open node's bytes are.
+pub(super) enum Body {
+    /// In a file of ours that has all of them.
+    File(Arc<File>),
+    /// On their way.
+    Flight(Passenger),
+}
+
+impl Body {
+    /// The file with all the bytes, if they are all here.
+    pub(super) fn whole(&self) -> Option<Arc<File>> {
+        match self {
+            Body::File(file) => Some(file.clone()),
+            Body::Flight(flight) => {
+                let landed = matches!(flight.stage(), crate::transfer::flight::Stage::Landed);
+                landed.then(|| flight.partial.file().clone())
+            }
+        }
+    }
+}
+
+/// Local writers at work on one node.
+pub(super) struct Session {
+    /// The file being written, if it is not the one in the tree.
+    pub staged: Option<StagedId>,
+    /// The file as the last `close()` recorded it, or as it was found.
+    pub recorded: Option<Seen>,
+    /// A `close()` returned for a staged file.
+    pub closed: bool,
+    /// A writer was killed by a signal.
+    pub killed: bool,
+}
+
+/// A node that somebody has open.
+pub(super) struct OpenNode {
+    pub id: NodeId,
+    pub state: Mutex<OpenState>,
+}
+
+pub(super) struct OpenState {
+    pub handles: usize,
+    pub writers: usize,
+    /// The node when it was opened; what `fstat` shows once the name is gone.
+    pub node: Node,
+    pub body: Body,
+    pub session: Option<Session>,
+    /// The name is gone, or means another node now.
+    pub detached: bool,
+}
+
+impl OpenNode {
+    pub fn lock(&self) -> MutexGuard<'_, OpenState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One `open()`.
+pub struct Handle {
+    pub(super) node: Arc<OpenNode>,
+    pub(super) writes: bool,
+    /// Whether the process that closed it last was being killed by a signal.
+    pub(super) killed: AtomicBool,
+}
+
+impl Handle {
+    /// The node that is open.
+    pub fn id(&self) -> NodeId {
+        self.node.id
+    }
+}
+
+/// What an edge needs to answer an open.
+pub struct Opened {
+    pub fh: u64,
+    pub id: NodeId,
+    /// A file with all the bytes, for reads (and writes) that need not come through us.
+    pub backing: Option<Arc<File>>,
+}
+
+/// Everything that is open.
+#[derive(Default)]
+pub(super) struct Opens {
+    nodes: Mutex<HashMap<NodeId, Arc<OpenNode>>>,
+    handles: Mutex<HashMap<u64, Arc<Handle>>>,
+    next: AtomicU64,
+}
+
+impl Opens {
+    /// The open node `id`.
+    pub fn node(&self, id: NodeId) -> Option<Arc<OpenNode>> {
+        self.nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+
+    /// Enters a node; the caller holds its lock in the commit.
+    pub fn enter(&self, state: OpenState) -> Arc<OpenNode> {
+        let id = state.node.id;
+        let node = Arc::new(OpenNode {
+            id,
+            state: Mutex::new(state),
+        });
+        self.nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, node.clone());
+        node
+    }
+
+    /// Forgets a node that nobody has open any more.
+    pub fn leave(&self, node: &Arc<OpenNode>) {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if nodes.get(&node.id).is_some_and(|n| Arc::ptr_eq(n, node)) {
+            nodes.remove(&node.id);
+        }
+    }
+
+    /// Whether anybody has the node open.
+    pub fn is_open(&self, id: NodeId) -> bool {
+        self.node(id).is_some()
+    }
+
+    pub fn add(&self, node: Arc<OpenNode>, writes: bool) -> u64 {
+        let fh = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = Arc::new(Handle {
+            node,
+            writes,
+            killed: AtomicBool::new(false),
+        });
+        self.handles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(fh, handle);
+        fh
+    }
+
+    /// The handle `fh`.
+    pub fn handle(&self, fh: u64) -> Result<Arc<Handle>> {
+        let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles
+            .get(&fh)
+            .cloned()
+            .ok_or_else(|| Error::new(Kind::Invalid, "no such handle"))
+    }
+
+    pub fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
+        self.handles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&fh)
+    }
+
+    /// How many handles there are.
+    pub fn count(&self) -> usize {
+        self.handles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Whether local writers are at work on the node.
+    pub fn is_being_written(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|n| n.lock().session.is_some())
+    }
+}
+
+/// What the upload queue asks of the mount.
+pub(super) struct UploadRules {
+    pub opens: Arc<Opens>,
+    pub settings: Arc<Settings>,
+}
+
+impl Rules for UploadRules {
+    fn is_local_only(&self, path: &RelPath) -> bool {
+        self.settings.excludes.matches(path)
+    }
+
+    fn is_being_written(&self, id: NodeId) -> bool {
+        self.opens.is_being_written(id)
+    }
+
+    fn local_wins(&self) -> bool {
+        self.settings.local_wins
+    }
+}

@@ -1,0 +1,177 @@
+//! Names and attributes: answered from the index, unless a remote was never listed.
+
+use std::sync::Arc;
+
+use super::{Answer, Attr, FIRST_LISTING, Overlay};
+use crate::beneath::facts_of;
+use crate::config::Offline;
+use crate::error::{Error, Kind, Result};
+use crate::index::{Held, Node, NodeId, NodeKind, node as rows};
+use crate::object::{Change, Object};
+use crate::path::Name;
+
+impl Overlay {
+    /// What `name` in `parent` is; none if there is no such file (promise P2).
+    pub fn lookup(self: &Arc<Self>, parent: NodeId, name: &Name) -> Answer<Option<Attr>> {
+        match self.lookup_now(parent, name) {
+            Ok(None) if !self.remotes.absence_is_known() => {
+                let (this, name) = (self.clone(), name.clone());
+                Answer::later(async move { this.lookup_unlisted(parent, name).await })
+            }
+            done => Answer::Now(done),
+        }
+    }
+
+    fn lookup_now(&self, parent: NodeId, name: &Name) -> Result<Option<Attr>> {
+        self.reconcile_once(parent)?;
+        let found = self
+            .index
+            .read(|c| rows::child(c, parent, name.as_bytes()))?;
+        Ok(match found {
+            Some(node) if !self.is_hidden(&node) => Some(self.shown(&node)),
+            _ => None,
+        })
+    }
+
+    /// A name that the index lacks, while some remote was never listed: it is asked for, and the
+    /// listing is waited for; whichever says first that it is there wins.
+    async fn lookup_unlisted(&self, parent: NodeId, name: Name) -> Result<Option<Attr>> {
+        let search = async {
+            self.ask_for(parent, &name).await;
+            loop {
+                let known = self.remotes.absence_is_known();
+                let found = self.lookup_now(parent, &name)?;
+                if found.is_some() || known {
+                    return Ok(found);
+                }
+                self.listing_progress().await;
+            }
+        };
+        tokio::time::timeout(FIRST_LISTING, search)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::new(Kind::TimedOut, "the remote was not listed in time").about(&name))
+            })
+    }
+
+    /// Asks remotes that were never listed for one name.
+    async fn ask_for(&self, parent: NodeId, name: &Name) {
+        let Ok(dir) = self.path_of(parent) else {
+            return;
+        };
+        let Ok(key) = dir.join(name) else { return };
+        for remote in self
+            .remotes
+            .iter()
+            .filter(|r| !r.is_listed() && !r.is_away())
+        {
+            match remote.backend.head(&key).await {
+                Ok(Some(meta)) => {
+                    let (id, now) = (remote.id, self.clock.now_ns());
+                    let found = [Change::Put(Object {
+                        key: key.clone(),
+                        meta,
+                    })];
+                    let entered = self
+                        .index
+                        .edit_later(move |w| w.apply(id, &found, None, now))
+                        .await;
+                    if let Err(error) = entered {
+                        tracing::warn!(%error, "a file that a remote has could not be entered");
+                    }
+                    return;
+                }
+                Ok(None) => {}
+                Err(error) => remote.heard(&error),
+            }
+        }
+    }
+
+    /// Ends when a remote was listed or went away, or after a moment.
+    async fn listing_progress(&self) {
+        let waits = self
+            .remotes
+            .iter()
+            .filter(|r| !r.is_listed())
+            .map(|remote| {
+                let (mut listed, mut presence) = (remote.listed(), remote.presence());
+                Box::pin(async move {
+                    tokio::select! {
+                        _ = listed.changed() => {}
+                        _ = presence.changed() => {}
+                        // Names also appear while a listing is being taken.
+                        () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
+                    }
+                })
+            });
+        let waits: Vec<_> = waits.collect();
+        if !waits.is_empty() {
+            futures_util::future::select_all(waits).await;
+        }
+    }
+
+    /// Ends when absence is known. Errors: `TimedOut`.
+    pub(super) async fn wait_for_listing(&self) -> Result<()> {
+        let listed = async {
+            while !self.remotes.absence_is_known() {
+                self.listing_progress().await;
+            }
+        };
+        tokio::time::timeout(FIRST_LISTING, listed)
+            .await
+            .map_err(|_| Error::new(Kind::TimedOut, "the remote was not listed in time"))
+    }
+
+    /// Whether the name is not to be seen now: a file that could not be read anyway (promise P6).
+    pub(super) fn is_hidden(&self, node: &Node) -> bool {
+        self.settings.offline == Offline::Hide
+            && node.kind == NodeKind::File
+            && node.held != Held::Whole
+            && self.remotes.any_away()
+            && !self.opens.is_open(node.id)
+            && !self.is_local(node)
+            && !self.downloads.is_reachable(node)
+    }
+
+    /// A file that is being made here and has no bytes in the tree yet.
+    fn is_local(&self, node: &Node) -> bool {
+        node.origin.is_none() && node.held == Held::None
+    }
+
+    /// The attributes of a node, those of a file being written as they are now.
+    pub(super) fn shown(&self, node: &Node) -> Attr {
+        let mut attr = Attr::of(node);
+        if node.kind == NodeKind::File
+            && let Some(open) = self.opens.node(node.id)
+        {
+            let state = open.lock();
+            if state.session.is_some()
+                && let Some(facts) = state.body.whole().and_then(|file| facts_of(&file).ok())
+            {
+                attr.size = facts.size;
+                attr.mtime_ns = facts.mtime_ns;
+                attr.ctime_ns = attr.ctime_ns.max(facts.ctime_ns);
+            }
+        }
+        attr
+    }
+
+    /// What `stat` shows. Errors: `Stale` for a node that is not open and has no name any more:
+    /// the caller looks the name up again.
+    pub fn attr(&self, id: NodeId) -> Result<Attr> {
+        if let Some(node) = self.index.node(id)? {
+            return Ok(self.shown(&node));
+        }
+        let Some(open) = self.opens.node(id) else {
+            return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+        };
+        let state = open.lock();
+        let mut attr = Attr::of(&state.node);
+        attr.nlink = 0;
+        if let Some(facts) = state.body.whole().and_then(|file| facts_of(&file).ok()) {
+            attr.size = facts.size;
+            attr.mtime_ns = facts.mtime_ns;
+        }
+        Ok(attr)
+    }
+}

@@ -1,0 +1,246 @@
+//! What the mount means: one namespace over the store and the remotes, with the
+//! semantics of a local file system and the promises of this one.
+//!
+//! It knows neither the kernel's protocol nor SQL nor HTTP; an edge decodes requests
+//! and calls in, and everything here can be tested without a mount. Calls that need
+//! nobody else are answered at once; those that need a remote come back as futures
+//! that end within a deadline.
+
+pub mod dirs;
+pub mod handles;
+mod lookup;
+pub mod read;
+mod reconcile;
+mod recover;
+pub mod room;
+pub mod state;
+pub mod tree;
+mod write;
+mod xattr;
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::backends::remote::Remotes;
+use crate::clock::Clock;
+use crate::config::{Excludes, Offline};
+use crate::error::{Error, Result};
+use crate::index::{Index, Node, NodeId, NodeKind};
+use crate::metrics::Metrics;
+use crate::path::RelPath;
+use crate::store::Store;
+use crate::transfer::commit::Commit;
+use crate::transfer::download::Downloads;
+use crate::transfer::upload::Uploads;
+
+pub use handles::{Handle, Opened};
+
+/// Longest wait for a remote that was never listed, before a name's absence is an error.
+const FIRST_LISTING: Duration = Duration::from_secs(8);
+
+/// A future that an edge gives to a task together with its reply.
+pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// An answer, now or when a remote has answered.
+pub enum Answer<T> {
+    Now(Result<T>),
+    Later(Pending<T>),
+}
+
+impl<T> From<Result<T>> for Answer<T> {
+    fn from(result: Result<T>) -> Self {
+        Answer::Now(result)
+    }
+}
+
+impl<T> Answer<T> {
+    fn later(pending: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        Answer::Later(Box::pin(pending))
+    }
+
+    /// Waits for it; for callers that are tasks.
+    pub async fn get(self) -> Result<T> {
+        match self {
+            Answer::Now(result) => result,
+            Answer::Later(pending) => pending.await,
+        }
+    }
+}
+
+/// What `stat` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    pub id: NodeId,
+    pub kind: NodeKind,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub mode: u32,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub nlink: u32,
+}
+
+impl Attr {
+    fn of(node: &Node) -> Attr {
+        Attr {
+            id: node.id,
+            kind: node.kind,
+            size: node.size,
+            mtime_ns: node.mtime_ns,
+            ctime_ns: node.ctime_ns,
+            mode: node.mode,
+            uid: node.uid,
+            gid: node.gid,
+            nlink: 1,
+        }
+    }
+}
+
+/// Who asks, as far as files made here belong to somebody.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// How the mount behaves.
+pub struct Settings {
+    pub offline: Offline,
+    pub read_only: bool,
+    pub stream: bool,
+    pub propagate_deletes: bool,
+    pub local_wins: bool,
+    pub excludes: Excludes,
+}
+
+/// The mount.
+pub struct Overlay {
+    pub store: Arc<Store>,
+    pub index: Arc<Index>,
+    pub commit: Arc<Commit>,
+    pub downloads: Arc<Downloads>,
+    pub uploads: Arc<Uploads>,
+    pub remotes: Remotes,
+    pub metrics: Arc<Metrics>,
+    pub settings: Arc<Settings>,
+    clock: Clock,
+    opens: Arc<handles::Opens>,
+    dirs: dirs::Dirs,
+    /// Directories of the store that were compared with their rows since the start.
+    reconciled: Mutex<HashSet<NodeId>>,
+    all_reconciled: AtomicBool,
+    uses: Mutex<HashMap<NodeId, i64>>,
+    notes: Mutex<Vec<String>>,
+    room: tokio::sync::Notify,
+}
+
+/// What an [`Overlay`] is made of.
+pub struct Parts {
+    pub store: Arc<Store>,
+    pub index: Arc<Index>,
+    pub remotes: Remotes,
+    pub metrics: Arc<Metrics>,
+    pub settings: Settings,
+    pub clock: Clock,
+    pub runtime: tokio::runtime::Handle,
+    /// Downloads, and uploads a remote, at once.
+    pub lanes: (usize, usize),
+}
+
+impl Overlay {
+    /// Puts the mount together; starts nothing.
+    pub fn new(parts: Parts) -> Arc<Overlay> {
+        let Parts {
+            store,
+            index,
+            remotes,
+            metrics,
+            settings,
+            clock,
+            runtime,
+            lanes,
+        } = parts;
+        let settings = Arc::new(settings);
+        let commit = Arc::new(Commit::new(store.clone(), index.clone(), clock.clone()));
+        let opens = Arc::new(handles::Opens::default());
+        let downloads = Downloads::new(
+            commit.clone(),
+            remotes.clone(),
+            metrics.clone(),
+            runtime.clone(),
+            lanes.0,
+            settings.stream,
+        );
+        let rules = Arc::new(handles::UploadRules {
+            opens: opens.clone(),
+            settings: settings.clone(),
+        });
+        let uploads = Uploads::new(
+            commit.clone(),
+            downloads.clone(),
+            remotes.clone(),
+            metrics.clone(),
+            rules,
+            lanes.1,
+        );
+        Arc::new(Overlay {
+            store,
+            index,
+            commit,
+            downloads,
+            uploads,
+            remotes,
+            metrics,
+            settings,
+            clock,
+            opens,
+            dirs: dirs::Dirs::default(),
+            reconciled: Mutex::new(HashSet::new()),
+            all_reconciled: AtomicBool::new(false),
+            uses: Mutex::new(HashMap::new()),
+            notes: Mutex::new(Vec::new()),
+            room: tokio::sync::Notify::new(),
+        })
+    }
+
+    fn is_local_only(&self, path: &RelPath) -> bool {
+        self.settings.excludes.matches(path)
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.settings.read_only {
+            return Err(Error::new(
+                crate::error::Kind::ReadOnly,
+                "the mount is read-only",
+            ));
+        }
+        Ok(())
+    }
+
+    fn path_of(&self, id: NodeId) -> Result<RelPath> {
+        self.index.path_of(id)?.ok_or_else(|| {
+            Error::new(
+                crate::error::Kind::Stale,
+                "the file was replaced or removed",
+            )
+        })
+    }
+
+    /// Says something that `status` repeats, in one line.
+    fn note(&self, line: String) {
+        tracing::info!("{line}");
+        let mut notes = self
+            .notes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if notes.len() >= 100 {
+            notes.remove(0);
+        }
+        notes.push(line);
+    }
+}

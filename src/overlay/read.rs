@@ -1,0 +1,262 @@
+//! Opening files, and reading them: from the store where it has them, from a flight
+//! where it does not.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::handles::{Body, OpenNode, OpenState, Opened};
+use super::{Answer, Overlay};
+use crate::beneath::{Mode, OFlags, facts_of};
+use crate::config::Offline;
+use crate::error::{Error, Kind, Result};
+use crate::index::{Held, Node, NodeId, NodeKind};
+use crate::transfer::commit::seen;
+use crate::transfer::flight::{Passenger, Stage};
+
+/// Up to this size a file is fetched whole before its `open()` returns: one round trip either way,
+/// and every error is the open's.
+const WHOLE_AT_OPEN: u64 = 1 << 20;
+
+/// What a caller wants of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    pub write: bool,
+    pub truncate: bool,
+}
+
+impl Overlay {
+    /// Opens a file.
+    ///
+    /// Errors: `Stale` if the name means another node by now, or has to: the caller looks it up again.
+    pub fn open(self: &Arc<Self>, id: NodeId, access: Access) -> Answer<Opened> {
+        if access.write || access.truncate {
+            return self.open_for_writing(id, access);
+        }
+        match self.open_here(id) {
+            Ok(Some(opened)) => {
+                self.metrics.hits.add(1);
+                Answer::Now(Ok(opened))
+            }
+            Ok(None) => {
+                self.metrics.misses.add(1);
+                let this = self.clone();
+                Answer::later(async move { this.open_remote(id).await })
+            }
+            Err(error) => Answer::Now(Err(error)),
+        }
+    }
+
+    /// Opens what is open already, or held. None: it has to be fetched.
+    fn open_here(&self, id: NodeId) -> Result<Option<Opened>> {
+        let _paths = self.commit.paths_stay();
+        let _node = self.commit.hold(id);
+        if let Some(open) = self.opens.node(id) {
+            let mut state = open.lock();
+            if let (Body::Flight(flight), Some(whole)) = (&state.body, state.body.whole()) {
+                let _ = flight;
+                state.body = Body::File(whole);
+            }
+            if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_))) {
+                return Ok(None);
+            }
+            return Ok(Some(self.enter_handle(&open, &mut state, false)));
+        }
+        let node = self.need_file(id)?;
+        let Some(file) = self.open_held(&node, OFlags::RDONLY)? else {
+            return Ok(None);
+        };
+        self.used(id);
+        Ok(Some(self.enter(node, Body::File(Arc::new(file)), false)))
+    }
+
+    pub(super) fn need_file(&self, id: NodeId) -> Result<Node> {
+        let node = self
+            .index
+            .node(id)?
+            .ok_or_else(|| Error::new(Kind::Stale, "the file was replaced or removed"))?;
+        match node.kind {
+            NodeKind::File => Ok(node),
+            NodeKind::Dir => Err(Error::new(Kind::IsADirectory, "is a directory")),
+            NodeKind::Symlink => Err(Error::new(Kind::Invalid, "is a symbolic link")),
+        }
+    }
+
+    /// The stored file of a held node. A file that is not what its row says was changed by hand:
+    /// its row follows first. The caller holds the node.
+    pub(super) fn open_held(&self, node: &Node, flags: OFlags) -> Result<Option<File>> {
+        if node.held != Held::Whole {
+            return Ok(None);
+        }
+        let path = self.path_of(node.id)?;
+        let file = match self.store.root().open_file(&path, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == Kind::NotFound => {
+                let id = node.id;
+                self.index.edit(move |w| w.not_held(id))?;
+                return match self.index.node(id)? {
+                    Some(_) => Ok(None),
+                    None => Err(Error::new(
+                        Kind::Stale,
+                        "the file was removed from the store by hand",
+                    )),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let facts = facts_of(&file)?;
+        if Some(seen(&facts)) != node.seen && self.follow_hand(node, &path, &facts)? {
+            // The kernel may have the old bytes cached: the new ones get an inode of their own.
+            let id = node.id;
+            self.index.edit(move |w| w.replace_id(id))?;
+            return Err(Error::new(Kind::Stale, "the file was changed in the store by hand"));
+        }
+        Ok(Some(file))
+    }
+
+    /// Enters a node that nobody had open, with its first handle.
+    pub(super) fn enter(&self, node: Node, body: Body, writes: bool) -> Opened {
+        let open = self.opens.enter(OpenState {
+            handles: 0,
+            writers: 0,
+            node,
+            body,
+            session: None,
+            detached: false,
+        });
+        let mut state = open.lock();
+        self.enter_handle(&open, &mut state, writes)
+    }
+
+    pub(super) fn enter_handle(
+        &self,
+        open: &Arc<OpenNode>,
+        state: &mut OpenState,
+        writes: bool,
+    ) -> Opened {
+        state.handles += 1;
+        state.writers += usize::from(writes);
+        Opened {
+            fh: self.opens.add(open.clone(), writes),
+            id: open.id,
+            backing: state.body.whole(),
+        }
+    }
+
+    async fn open_remote(self: Arc<Self>, id: NodeId) -> Result<Opened> {
+        let mut tries = 0;
+        loop {
+            let node = self.need_file(id)?;
+            let flown = self.take_off(&node).await;
+            match flown {
+                Ok(passenger) => {
+                    let _paths = self.commit.paths_stay();
+                    let _node = self.commit.hold(id);
+                    if let Some(open) = self.opens.node(id) {
+                        let mut state = open.lock();
+                        if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_)))
+                        {
+                            state.body = body_of(passenger);
+                        }
+                        return Ok(self.enter_handle(&open, &mut state, false));
+                    }
+                    if self.index.node(id)?.is_none() {
+                        return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+                    }
+                    self.used(id);
+                    return Ok(self.enter(node, body_of(passenger), false));
+                }
+                // Held by now, or another version: the row knows.
+                Err(error) if error.kind() == Kind::Stale && tries < 3 => {
+                    tries += 1;
+                    if let Some(opened) = self.open_here(id)? {
+                        return Ok(opened);
+                    }
+                    self.wait_for_news(id).await;
+                }
+                Err(error) => return Err(self.unreadable(error)),
+            }
+        }
+    }
+
+    async fn take_off(&self, node: &Node) -> Result<Passenger> {
+        let passenger = self.downloads.board(node)?;
+        if node.size <= WHOLE_AT_OPEN {
+            passenger.landed().await?;
+        } else {
+            passenger.flowing().await?;
+        }
+        Ok(passenger)
+    }
+
+    /// The remote said that the version is gone: its change is on the way to us.
+    async fn wait_for_news(&self, id: NodeId) {
+        for _ in 0..20 {
+            if self.index.node(id).ok().flatten().is_none() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What a reader is told of a file that cannot be had: by default that there is none, so that
+    /// a pipeline builds it again.
+    fn unreadable(&self, error: Error) -> Error {
+        if error.kind().is_away() && self.settings.offline == Offline::Hide {
+            return Error::new(Kind::NotFound, error.message());
+        }
+        error
+    }
+
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    pub fn read(self: &Arc<Self>, fh: u64, offset: u64, len: u32) -> Answer<Bytes> {
+        let handle = match self.opens.handle(fh) {
+            Ok(handle) => handle,
+            Err(error) => return Answer::Now(Err(error)),
+        };
+        let state = handle.node.lock();
+        if let Some(file) = state.body.whole() {
+            drop(state);
+            return Answer::Now(read_file(&file, offset, len));
+        }
+        let Body::Flight(flight) = &state.body else {
+            return Answer::Now(Err(Error::new(Kind::Io, "nothing to read from")));
+        };
+        let flight = Arc::clone(flight);
+        drop(state);
+        let end = (offset + u64::from(len)).min(flight.size());
+        if offset >= end {
+            return Answer::Now(Ok(Bytes::new()));
+        }
+        if let Some(bytes) = flight.try_read(&(offset..end)) {
+            return Answer::Now(bytes);
+        }
+        let downloads = self.downloads.clone();
+        Answer::later(async move { downloads.read(&flight, offset..end).await })
+    }
+}
+
+fn body_of(passenger: Passenger) -> Body {
+    let body = Body::Flight(passenger);
+    match body.whole() {
+        Some(file) => Body::File(file),
+        None => body,
+    }
+}
+
+fn read_file(file: &File, offset: u64, len: u32) -> Result<Bytes> {
+    let mut bytes = vec![0; len as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes.into())
+}

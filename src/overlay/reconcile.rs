@@ -1,0 +1,383 @@
+//! The store's tree against its rows: what people did to the folder while it was not
+//! mounted (promise P7).
+//!
+//! A directory is compared when it is first touched after the start, and all of them
+//! in the background. New and changed files are local writes; files that are gone are
+//! merely no longer held.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::Overlay;
+use crate::beneath::{Entry, Facts, FileKind};
+use crate::error::{Error, Kind, Result};
+use crate::index::{
+    Held, NewNode, Node, NodeId, NodeKind, ROOT, Writer, Writing, holding, node as rows,
+};
+use crate::path::{Name, RelPath};
+use crate::transfer::commit::seen;
+
+/// Edits made in one transaction.
+const CHUNK: usize = 1000;
+
+/// What a stored entry means for its row; pure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// As the row says.
+    Same,
+    /// Only what the row remembers of it is out of date.
+    See,
+    /// The bytes of the version the row shows.
+    Adopt,
+    /// A local write.
+    Written,
+    /// A new name.
+    New,
+    /// A directory where the row has a file, or the other way about.
+    OtherKind,
+}
+
+fn verdict(row: Option<&Node>, facts: &Facts) -> Verdict {
+    let Some(row) = row else { return Verdict::New };
+    let same_kind = matches!(
+        (row.kind, facts.kind),
+        (NodeKind::File, FileKind::File)
+            | (NodeKind::Dir, FileKind::Dir)
+            | (NodeKind::Symlink, FileKind::Symlink)
+    );
+    if !same_kind {
+        return Verdict::OtherKind;
+    }
+    if row.kind != NodeKind::File {
+        return Verdict::Same;
+    }
+    let now = seen(facts);
+    match (row.held, row.seen) {
+        (Held::None, _) | (_, None) => {
+            // A commit that was killed before its row, or a copy that people made with its time.
+            let same = facts.size == row.size && facts.mtime_ns == row.mtime_ns && row.dirty == 0;
+            if same {
+                Verdict::Adopt
+            } else {
+                Verdict::Written
+            }
+        }
+        (_, Some(before)) if before == now => Verdict::Same,
+        (_, Some(before))
+            if (before.size, before.mtime_ns, before.ino) == (now.size, now.mtime_ns, now.ino) =>
+        {
+            Verdict::See
+        }
+        _ => Verdict::Written,
+    }
+}
+
+type Edit = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
+
+impl Overlay {
+    /// Compares a directory of the store with its rows, once a start.
+    pub(super) fn reconcile_once(&self, dir: NodeId) -> Result<()> {
+        if self.all_reconciled.load(Ordering::Acquire) || self.is_reconciled(dir) {
+            return Ok(());
+        }
+        let _paths = self.commit.paths_stay();
+        let _node = self.commit.hold(dir);
+        if self.is_reconciled(dir) {
+            return Ok(());
+        }
+        self.reconcile(dir)?;
+        self.mark_reconciled(dir);
+        Ok(())
+    }
+
+    fn is_reconciled(&self, dir: NodeId) -> bool {
+        self.reconciled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&dir)
+    }
+
+    pub(super) fn mark_reconciled(&self, dir: NodeId) {
+        if !self.all_reconciled.load(Ordering::Acquire) {
+            self.reconciled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(dir);
+        }
+    }
+
+    /// Compares the whole tree, directory by directory. Blocks; for a thread of its own.
+    pub fn reconcile_all(self: &Arc<Self>, stop: &dyn Fn() -> bool) -> Result<()> {
+        let mut work = VecDeque::from([ROOT]);
+        while let Some(dir) = work.pop_front() {
+            if stop() {
+                return Ok(());
+            }
+            self.reconcile_once(dir)?;
+            let mut after = Vec::new();
+            loop {
+                let page = self
+                    .index
+                    .read(|c| rows::child_dirs(c, dir, &after, 1000))?;
+                let Some((_, last)) = page.last() else { break };
+                after = last.clone();
+                work.extend(page.into_iter().map(|(id, _)| id));
+            }
+        }
+        self.all_reconciled.store(true, Ordering::Release);
+        self.reconciled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        Ok(())
+    }
+
+    fn reconcile(&self, dir: NodeId) -> Result<()> {
+        let path = match self.index.path_of(dir)? {
+            Some(path) => path,
+            None => return Ok(()),
+        };
+        let entries = match self.store.root().read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => {
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let held = self.index.read(|c| rows::held_children(c, dir))?;
+        let mut missing: HashMap<Vec<u8>, Node> = held
+            .into_iter()
+            .filter_map(|node| Some((node.name.as_ref()?.as_bytes().to_vec(), node)))
+            .collect();
+        let (mut edits, mut found) = (Vec::new(), 0);
+        for entry in entries {
+            missing.remove(&entry.name);
+            found += u64::from(self.compare(dir, &path, entry, &mut edits)?);
+            if edits.len() >= CHUNK {
+                self.apply_edits(&mut edits)?;
+            }
+        }
+        for (_, node) in missing {
+            self.lost(&path, node, &mut edits);
+        }
+        self.apply_edits(&mut edits)?;
+        if found > 0 {
+            self.uploads.kick();
+            self.note(format!("{path}: {found} files were added or changed in the folder while it was not mounted; they count as written here"));
+        }
+        Ok(())
+    }
+
+    fn apply_edits(&self, edits: &mut Vec<Edit>) -> Result<()> {
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(edits);
+        self.index
+            .edit(move |w| batch.into_iter().try_for_each(|edit| edit(w)))
+    }
+
+    /// Compares one entry. Returns whether it is a local write.
+    fn compare(
+        &self,
+        dir: NodeId,
+        at: &RelPath,
+        entry: Entry,
+        edits: &mut Vec<Edit>,
+    ) -> Result<bool> {
+        let Ok(name) = Name::new(&entry.name) else {
+            return Ok(false);
+        };
+        let Ok(path) = at.join(&name) else {
+            return Ok(false);
+        };
+        let row = self.index.read(|c| rows::child(c, dir, name.as_bytes()))?;
+        if row
+            .as_ref()
+            .is_some_and(|r| self.opens.is_being_written(r.id))
+        {
+            return Ok(false);
+        }
+        let facts = entry.facts;
+        let now = seen(&facts);
+        let now_ms = self.clock.now_ms();
+        let queue = !self.is_local_only(&path);
+        match (verdict(row.as_ref(), &facts), row) {
+            (Verdict::New, _) => self.adopt_new(dir, name, &path, facts, edits),
+            (Verdict::See, Some(row)) => {
+                edits.push(Box::new(move |w| w.saw(row.id, now)));
+                Ok(false)
+            }
+            (Verdict::Adopt, Some(row)) => {
+                edits.push(Box::new(move |w| w.adopt_clean(row.id, now)));
+                Ok(false)
+            }
+            (Verdict::Written, Some(row)) => {
+                let now_ns = self.clock.now_ns();
+                edits.push(Box::new(move |w| {
+                    w.written(row.id, None, now, queue, now_ms)?;
+                    w.set_writing(row.id, Writing::No, now_ns)
+                }));
+                Ok(true)
+            }
+            (Verdict::OtherKind, Some(row)) => {
+                self.note(format!("{path}: in the folder it is not what the mount knows by that name; it is left alone and not shown"));
+                let _ = row;
+                Ok(false)
+            }
+            (_, _) => Ok(false),
+        }
+    }
+
+    fn adopt_new(
+        &self,
+        dir: NodeId,
+        name: Name,
+        path: &RelPath,
+        facts: Facts,
+        edits: &mut Vec<Edit>,
+    ) -> Result<bool> {
+        if let Some(doomed) = self.index.read(|c| holding::doomed_at(c, path))?
+            && (doomed.size, doomed.mtime_ns, doomed.ino) == (facts.size, facts.mtime_ns, facts.ino)
+        {
+            // Deleted at its remote while it was held: it goes as soon as somebody gets to it.
+            return Ok(false);
+        }
+        let kind = match facts.kind {
+            FileKind::File => NodeKind::File,
+            FileKind::Dir => NodeKind::Dir,
+            FileKind::Symlink => NodeKind::Symlink,
+            FileKind::Other => return Ok(false),
+        };
+        let queue = !self.is_local_only(path);
+        let (now_ns, now_ms) = (self.clock.now_ns(), self.clock.now_ms());
+        let new = NewNode {
+            parent: dir,
+            name,
+            kind,
+            mode: facts.mode,
+            uid: Some(facts.uid),
+            gid: Some(facts.gid),
+            size: facts.size,
+            mtime_ns: facts.mtime_ns,
+        };
+        edits.push(Box::new(move |w| {
+            let node = w.create(&new, now_ns)?;
+            if kind == NodeKind::File {
+                w.written(node.id, None, seen(&facts), queue, now_ms)?;
+            }
+            Ok(())
+        }));
+        Ok(kind == NodeKind::File)
+    }
+
+    /// The row says held, the tree has nothing.
+    fn lost(&self, at: &RelPath, node: Node, edits: &mut Vec<Edit>) {
+        if self.opens.is_being_written(node.id) {
+            return;
+        }
+        let (id, now) = (node.id, self.clock.now_ns());
+        match node.kind {
+            NodeKind::File => {
+                if node.dirty != 0
+                    && let Some(name) = &node.name
+                {
+                    self.note(format!(
+                        "{at}/{name}: written here, and removed from the folder before it went up"
+                    ));
+                }
+                edits.push(Box::new(move |w| w.not_held(id)));
+            }
+            NodeKind::Symlink => edits.push(Box::new(move |w| w.unlink(id, false, now))),
+            // With children it is still a path; without, it was removed.
+            NodeKind::Dir => edits.push(Box::new(move |w| w.dir_lost(id, now))),
+        }
+    }
+
+    /// A held file is not what its row says, found at an open: its row follows. Returns whether it
+    /// has other bytes. The caller holds the node.
+    pub(super) fn follow_hand(&self, node: &Node, path: &RelPath, facts: &Facts) -> Result<bool> {
+        let (id, now) = (node.id, seen(facts));
+        match verdict(Some(node), facts) {
+            Verdict::Same => Ok(false),
+            Verdict::See => self.index.edit(move |w| w.saw(id, now)).map(|()| false),
+            Verdict::Adopt => self.index.edit(move |w| w.adopt_clean(id, now)).map(|()| false),
+            Verdict::Written => {
+                self.note(format!("{path}: changed in the store by hand; it counts as written here"));
+                self.commit.record_written(id, None, facts, !self.is_local_only(path))?;
+                self.uploads.kick();
+                Ok(true)
+            }
+            Verdict::New | Verdict::OtherKind => {
+                Err(Error::new(Kind::Stale, "the stored file became something else").about(path))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Seen;
+
+    fn facts(size: u64, mtime_ns: i64, ino: u64, ctime_ns: i64) -> Facts {
+        Facts {
+            kind: FileKind::File,
+            size,
+            mtime_ns,
+            ctime_ns,
+            atime_ns: 0,
+            ino,
+            dev: 1,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            blocks: 0,
+        }
+    }
+
+    fn row(held: Held, seen: Option<Seen>) -> Node {
+        Node {
+            id: NodeId(2),
+            parent: ROOT,
+            name: Some(Name::new(b"a").unwrap()),
+            kind: NodeKind::File,
+            size: 5,
+            mtime_ns: 7,
+            ctime_ns: 0,
+            mode: 0o644,
+            uid: None,
+            gid: None,
+            sha256: None,
+            origin: None,
+            held,
+            seen,
+            dirty: 0,
+            writing: Writing::No,
+            touched: false,
+            pinned: false,
+        }
+    }
+
+    #[test]
+    fn p7_what_people_did_to_the_folder() {
+        let before = Seen {
+            size: 5,
+            mtime_ns: 7,
+            ino: 1,
+            ctime_ns: 9,
+        };
+        let held = row(Held::Whole, Some(before));
+        assert_eq!(verdict(None, &facts(5, 7, 1, 9)), Verdict::New);
+        assert_eq!(verdict(Some(&held), &facts(5, 7, 1, 9)), Verdict::Same);
+        assert_eq!(verdict(Some(&held), &facts(5, 7, 1, 10)), Verdict::See);
+        assert_eq!(verdict(Some(&held), &facts(5, 8, 1, 10)), Verdict::Written);
+        assert_eq!(verdict(Some(&held), &facts(5, 7, 2, 10)), Verdict::Written);
+        let remote = row(Held::None, None);
+        assert_eq!(verdict(Some(&remote), &facts(5, 7, 3, 3)), Verdict::Adopt);
+        assert_eq!(verdict(Some(&remote), &facts(6, 7, 3, 3)), Verdict::Written);
+    }
+}

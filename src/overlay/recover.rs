@@ -1,0 +1,169 @@
+//! The first thing after a start: what an unclean end left is put where it belongs,
+//! each in one line that `status` repeats.
+
+use super::Overlay;
+use crate::error::{Kind, Result};
+use crate::index::{Node, StagedRow, Writing, holding, node as rows};
+use crate::store::StagedId;
+use crate::transfer::commit::seen;
+
+/// Rows looked at in one go.
+const PAGE: usize = 1000;
+
+impl Overlay {
+    /// Puts right what a killed daemon left. Nothing else runs yet.
+    pub fn recover(&self) -> Result<()> {
+        self.recover_staged()?;
+        self.recover_in_place()?;
+        self.recover_conflicts()?;
+        self.report_orphans()
+    }
+
+    fn recover_staged(&self) -> Result<()> {
+        let known = self.index.read(holding::staged)?;
+        for row in &known {
+            self.recover_one_staged(row)?;
+        }
+        for (id, facts) in self.store.staged()? {
+            if known.iter().any(|row| row.id == id.0) {
+                continue;
+            }
+            // Made just before its row: nothing was written to it that anybody was promised.
+            match facts.size {
+                0 => self.store.drop_staged(id)?,
+                _ => self.keep(id, &crate::path::RelPath::root())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn recover_one_staged(&self, row: &StagedRow) -> Result<()> {
+        let id = StagedId(row.id);
+        let now = self.clock.now_ns();
+        let staged_id = row.id;
+        let facts = match self.store.open_staged(id) {
+            Ok(file) => crate::beneath::facts_of(&file)?,
+            Err(error) if error.kind() == Kind::NotFound => {
+                // Published, and killed before the row: the tree has it and the row follows it.
+                return self.index.edit(move |w| w.abandon_staged(staged_id, now));
+            }
+            Err(error) => return Err(error),
+        };
+        let path = self.index.path_of(row.node)?;
+        match (&path, row.closed) {
+            (Some(path), Some(closed)) if closed == (facts.size, facts.mtime_ns) => {
+                let local = |p: &crate::path::RelPath| self.is_local_only(p);
+                self.commit.written(row.node, id, &local)?;
+                self.note(format!(
+                    "{path}: was closed just before the last end; it is whole and in place"
+                ));
+            }
+            (Some(path), _) => {
+                self.keep(id, path)?;
+                self.index.edit(move |w| w.abandon_staged(staged_id, now))?;
+            }
+            (None, _) => {
+                // Its name was removed while it was written.
+                self.store.drop_staged(id)?;
+                self.index.edit(move |w| w.abandon_staged(staged_id, now))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&self, id: StagedId, path: &crate::path::RelPath) -> Result<()> {
+        let kept = self.store.orphan(id, path)?;
+        self.note(format!(
+            "{path}: was being written at the last end; the unfinished file is kept as .larder/orphans/{kept}"
+        ));
+        Ok(())
+    }
+
+    fn recover_in_place(&self) -> Result<()> {
+        for node in self.index.read(|c| holding::unfinished(c, PAGE))? {
+            if node.writing == Writing::Open {
+                self.recover_one_in_place(&node)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn recover_one_in_place(&self, node: &Node) -> Result<()> {
+        let (id, now) = (node.id, self.clock.now_ns());
+        let Some(path) = self.index.path_of(id)? else {
+            return Ok(());
+        };
+        let facts = match self.store.root().stat(&path) {
+            Ok(facts) => facts,
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let local = self.is_local_only(&path);
+        if Some(seen(&facts)) == node.seen || local {
+            return self
+                .index
+                .edit(move |w| w.set_writing(id, Writing::No, now));
+        }
+        self.commit.record_written(id, None, &facts, true)?;
+        self.index
+            .edit(move |w| w.set_writing(id, Writing::Torn, now))?;
+        self.note(format!(
+            "{path}: was being changed in place at the last end; it is not published until it is written again"
+        ));
+        Ok(())
+    }
+
+    /// A version that was being set aside: either it was, or it is where it was.
+    fn recover_conflicts(&self) -> Result<()> {
+        let unnamed: Vec<_> = self
+            .index
+            .read(|c| holding::conflicts(c, PAGE))?
+            .into_iter()
+            .filter(|row| row.file.is_empty())
+            .collect();
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+        let aside = self.store.aside()?;
+        for row in unnamed {
+            let prefix = format!("{:016x}-", row.id);
+            let file = aside
+                .iter()
+                .map(|(name, _)| name)
+                .find(|name| name.starts_with(&prefix))
+                .cloned();
+            let (id, path) = (row.id, row.path.clone());
+            match file {
+                Some(file) => {
+                    self.index.edit(move |w| w.conflict_named(id, &file))?;
+                    self.forget_bytes(&path)?;
+                }
+                None => self.index.edit(move |w| w.conflict_settled(id))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_bytes(&self, path: &crate::path::RelPath) -> Result<()> {
+        let Some(node) = self.index.read(|c| rows::resolve(c, path))? else {
+            return Ok(());
+        };
+        let id = node.id;
+        match self.store.root().stat(path) {
+            Err(error) if error.kind() == Kind::NotFound => {
+                self.index.edit(move |w| w.not_held(id))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn report_orphans(&self) -> Result<()> {
+        let orphans = self.store.orphans()?.len();
+        if orphans > 0 {
+            self.note(format!(
+                "{orphans} unfinished files of killed writers are kept in .larder/orphans"
+            ));
+        }
+        Ok(())
+    }
+}

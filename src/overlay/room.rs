@@ -1,0 +1,247 @@
+//! Keeps the store within its limits, and carries out what the index has decided to
+//! drop (promise P11).
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Overlay;
+use crate::error::{Kind, Result};
+use crate::index::{Node, NodeId, holding, node as rows};
+use crate::path::RelPath;
+use crate::store::evict::{Candidate, Limits, Need, Usage, need, pick};
+
+/// How often the limits are looked at when nothing happens.
+const LOOK: Duration = Duration::from_secs(15);
+/// Candidates read in one go.
+const PAGE: usize = 512;
+/// Uses noted in memory before they are written.
+const USES: usize = 4096;
+/// What a writer that meets a full disk asks for.
+const AT_ONCE: Need = Need {
+    bytes: 64 << 20,
+    files: 16,
+};
+
+/// What an eviction came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evicted {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl Overlay {
+    /// Notes that a file was used; least recently used ones go first.
+    pub(super) fn used(&self, id: NodeId) {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses.len() < USES {
+            uses.insert(id, self.clock.now_ms() / 1000);
+        }
+        if uses.len() == USES {
+            self.room.notify_one();
+        }
+    }
+
+    /// Runs until `stop`: limits, doomed files, the graveyard, notes of use.
+    pub async fn keep_room(self: Arc<Self>, limits: Limits, stop: CancellationToken) {
+        loop {
+            let this = self.clone();
+            let done = tokio::task::spawn_blocking(move || this.tidy(&limits)).await;
+            if let Ok(Err(error)) = done {
+                tracing::warn!(%error, "the store could not be tidied");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.room.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Asks for a look at the limits and at what is doomed.
+    pub fn tidy_soon(&self) {
+        self.room.notify_one();
+    }
+
+    fn tidy(&self, limits: &Limits) -> Result<()> {
+        self.write_uses()?;
+        self.bury_doomed()?;
+        if let Some(need) = need(limits, &self.usage()?) {
+            let gone = self.evict_some(need)?;
+            if gone.files > 0 {
+                tracing::info!(
+                    files = gone.files,
+                    bytes = gone.bytes,
+                    "evicted to stay within the limits"
+                );
+            }
+            // Partial downloads are the next best thing to give up on a full disk.
+            if gone.bytes < need.bytes {
+                self.store.prune_partials(&|_| true, 0)?;
+            }
+        }
+        self.store.empty_graveyard()?;
+        Ok(())
+    }
+
+    /// Writes down when files were used.
+    pub fn write_uses(&self) -> Result<()> {
+        let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let uses: Vec<_> = uses.into_iter().collect();
+        self.index.edit(move |w| w.used(&uses))
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        let totals = self.index.read(holding::totals)?;
+        Ok(Usage {
+            held_bytes: totals.held_bytes,
+            held_files: totals.held_files,
+            free_bytes: self.store.space()?.free,
+        })
+    }
+
+    /// Files that their remote has no more, and whose rows are gone.
+    fn bury_doomed(&self) -> Result<()> {
+        loop {
+            let doomed = self.index.read(|c| holding::doomed(c, PAGE))?;
+            if doomed.is_empty() {
+                return Ok(());
+            }
+            for file in doomed {
+                let _paths = self.commit.paths_stay();
+                match self.store.root().stat(&file.path) {
+                    Ok(facts)
+                        if (facts.size, facts.mtime_ns, facts.ino)
+                            == (file.size, file.mtime_ns, file.ino) =>
+                    {
+                        self.store.bury(&file.path)?;
+                        self.prune_dirs(&file.path);
+                    }
+                    // Something else has the name by now.
+                    Ok(_) => {}
+                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => {}
+                    Err(error) => return Err(error),
+                }
+                let path = file.path;
+                self.index.edit(move |w| w.doom_done(&path))?;
+            }
+        }
+    }
+
+    /// Directories that the namespace has no more go once they are empty.
+    fn prune_dirs(&self, file: &RelPath) {
+        let mut at = file.parent();
+        while let Some(dir) = at.filter(|d| !d.is_root()) {
+            let known = self.index.read(|c| rows::resolve(c, &dir));
+            if !matches!(known, Ok(None)) || self.store.root().remove_dir(&dir).is_err() {
+                return;
+            }
+            at = dir.parent();
+        }
+    }
+
+    fn evict_some(&self, mut need: Need) -> Result<Evicted> {
+        let mut gone = Evicted::default();
+        let mut skip = 0;
+        loop {
+            let page = self.index.read(|c| holding::evictable(c, PAGE, skip))?;
+            if page.is_empty() {
+                return Ok(gone);
+            }
+            let sizes = page.iter().map(|n| Candidate {
+                id: n.id.0,
+                size: stored_size(n),
+            });
+            let picked = pick(need, sizes);
+            let mut went = 0;
+            for candidate in &picked {
+                if self.evict(NodeId(candidate.id))? {
+                    went += 1;
+                    gone.files += 1;
+                    gone.bytes += candidate.size;
+                    need.bytes = need.bytes.saturating_sub(candidate.size);
+                    need.files = need.files.saturating_sub(1);
+                }
+            }
+            if need == Need::default() {
+                return Ok(gone);
+            }
+            // What could not go now is passed over.
+            skip += page.len() - went;
+        }
+    }
+
+    fn evict(&self, id: NodeId) -> Result<bool> {
+        let closed = || !self.opens.is_open(id) && self.downloads.under_way(id).is_none();
+        let gone = self.commit.evict(id, &closed)?;
+        if gone {
+            self.metrics.evicted.add(1);
+        }
+        Ok(gone)
+    }
+
+    /// Makes room for a writer that met a full disk. Returns the bytes freed.
+    pub(super) fn make_room_now(&self) -> Result<u64> {
+        let gone = self.evict_some(AT_ONCE)?;
+        self.store.empty_graveyard()?;
+        Ok(gone.bytes)
+    }
+
+    /// Evicts what is clean and closed at `path` and beneath it. Returns what went, and how many
+    /// held files stayed because they are dirty, pinned or open.
+    pub fn evict_under(&self, path: &RelPath) -> Result<(Evicted, u64)> {
+        let (mut gone, mut stayed) = (Evicted::default(), 0);
+        let Some(top) = self.index.read(|c| rows::resolve(c, path))? else {
+            return Err(
+                crate::error::Error::new(Kind::NotFound, "no such file in the mount").about(path),
+            );
+        };
+        let mut work = vec![top];
+        while let Some(node) = work.pop() {
+            if node.kind == crate::index::NodeKind::File {
+                self.evict_one(&node, &mut gone, &mut stayed)?;
+                continue;
+            }
+            let mut after = Vec::new();
+            loop {
+                let page = self
+                    .index
+                    .read(|c| rows::children(c, node.id, &after, PAGE))?;
+                let Some(name) = page.last().and_then(|n| n.name.clone()) else {
+                    break;
+                };
+                after = name.as_bytes().to_vec();
+                for child in page {
+                    match child.kind {
+                        crate::index::NodeKind::Dir => work.push(child),
+                        _ => self.evict_one(&child, &mut gone, &mut stayed)?,
+                    }
+                }
+            }
+        }
+        self.tidy_soon();
+        Ok((gone, stayed))
+    }
+
+    fn evict_one(&self, node: &Node, gone: &mut Evicted, stayed: &mut u64) -> Result<()> {
+        if node.kind != crate::index::NodeKind::File || node.held == crate::index::Held::None {
+            return Ok(());
+        }
+        if self.evict(node.id)? {
+            gone.files += 1;
+            gone.bytes += stored_size(node);
+        } else {
+            *stayed += 1;
+        }
+        Ok(())
+    }
+}
+
+fn stored_size(node: &Node) -> u64 {
+    node.seen.map_or(node.size, |seen| seen.size)
+}

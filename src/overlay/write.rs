@@ -1,0 +1,535 @@
+//! Writing: sessions of local writers, and what their end means.
+//!
+//! New and truncated files are written beside the tree and take their name when the
+//! last writer closed them. Existing files opened without truncation, and names that
+//! never leave this machine, are written in place, as on any disk.
+//!
+//! A `close()` returns after the row that makes the bytes a local write (promise P3).
+//! What a killed writer left is never published (promise P4).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::handles::{Body, Handle, OpenNode, OpenState, Opened, Session};
+use super::read::Access;
+use super::{Answer, Attr, Caller, Overlay};
+use crate::beneath::{Mode, OFlags, facts_of};
+use crate::error::{Error, Kind, Result};
+use crate::index::{Held, NewNode, Node, NodeId, NodeKind, Writing};
+use crate::path::Name;
+use crate::transfer::commit::seen;
+
+impl Overlay {
+    /// Makes a file and opens it for writing. Errors: `Exists`.
+    pub fn create(
+        self: &Arc<Self>,
+        parent: NodeId,
+        name: &Name,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<(Attr, Opened)> {
+        self.check_writable()?;
+        let _paths = self.commit.paths_stay();
+        let path = self.path_of(parent)?.join(name)?;
+        let local = self.is_local_only(&path);
+        let now = self.clock.now_ns();
+        let new = NewNode {
+            parent,
+            name: name.clone(),
+            kind: NodeKind::File,
+            mode: mode & 0o7777,
+            uid: Some(caller.uid),
+            gid: Some(caller.gid),
+            size: 0,
+            mtime_ns: now,
+        };
+        if local {
+            return self.create_in_place(new, &path, now);
+        }
+        let staged = self.with_room(|| self.store.stage(new.mode))?;
+        let staged_id = staged.id;
+        let made = self.index.edit(move |w| {
+            let node = w.create(&new, now)?;
+            w.stage(staged_id.0, node.id)?;
+            Ok(node)
+        });
+        let node = match made {
+            Ok(node) => node,
+            Err(error) => {
+                self.store.drop_staged(staged_id)?;
+                return Err(error);
+            }
+        };
+        let session = Session {
+            staged: Some(staged_id),
+            recorded: None,
+            closed: false,
+            killed: false,
+        };
+        Ok(self.enter_writer(node, staged.file, session))
+    }
+
+    /// A name that never leaves: the file is in the tree from the start.
+    fn create_in_place(
+        &self,
+        new: NewNode,
+        path: &crate::path::RelPath,
+        now: i64,
+    ) -> Result<(Attr, Opened)> {
+        let flags = OFlags::RDWR | OFlags::CREATE;
+        let root = self.store.root();
+        root.make_dirs(&path.parent().unwrap_or_default())?;
+        let mode = Mode::from_raw_mode(new.mode);
+        let file = self.with_room(|| root.open_file(path, flags, mode))?;
+        let facts = seen(&facts_of(&file)?);
+        let node = self.index.edit(move |w| {
+            let node = w.create(&new, now)?;
+            w.written(node.id, None, facts, false, now / 1_000_000)?;
+            w.need_node(node.id)
+        })?;
+        let session = Session {
+            staged: None,
+            recorded: Some(facts),
+            closed: false,
+            killed: false,
+        };
+        Ok(self.enter_writer(node, file, session))
+    }
+
+    fn enter_writer(&self, node: Node, file: File, session: Session) -> (Attr, Opened) {
+        let _node = self.commit.hold(node.id);
+        let opened = self.enter(node.clone(), Body::File(Arc::new(file)), true);
+        if let Some(open) = self.opens.node(node.id) {
+            open.lock().session = Some(session);
+        }
+        (self.shown(&node), opened)
+    }
+
+    pub(super) fn open_for_writing(self: &Arc<Self>, id: NodeId, access: Access) -> Answer<Opened> {
+        let opened = self
+            .check_writable()
+            .and_then(|()| self.open_writer_here(id, access));
+        match opened {
+            Ok(Some(opened)) => Answer::Now(Ok(opened)),
+            Ok(None) => {
+                // Changing a part of a file needs the rest of it first.
+                let this = self.clone();
+                Answer::later(async move {
+                    for _ in 0..3 {
+                        this.downloads.hydrate(id).await?;
+                        if let Some(opened) = this.open_writer_here(id, access)? {
+                            return Ok(opened);
+                        }
+                    }
+                    Err(Error::new(Kind::Busy, "the file keeps changing"))
+                })
+            }
+            Err(error) => Answer::Now(Err(error)),
+        }
+    }
+
+    /// Opens for writing if that needs no remote.
+    fn open_writer_here(&self, id: NodeId, access: Access) -> Result<Option<Opened>> {
+        let _paths = self.commit.paths_stay();
+        let _node = self.commit.hold(id);
+        self.uploads.cancel(id);
+        if let Some(open) = self.opens.node(id) {
+            return self.join_writers(&open, access);
+        }
+        let node = self.need_file(id)?;
+        if access.truncate {
+            return self.open_truncated(node).map(Some);
+        }
+        let Some(file) = self.open_held(&node, OFlags::RDWR)? else {
+            return Ok(None);
+        };
+        let node = self.need_file(id)?;
+        self.begin_in_place(node, file).map(Some)
+    }
+
+    /// Opens a file that others have open.
+    fn join_writers(&self, open: &Arc<OpenNode>, access: Access) -> Result<Option<Opened>> {
+        let mut state = open.lock();
+        let Some(whole) = state.body.whole() else {
+            if access.truncate {
+                return self.step_aside(open.id);
+            }
+            return Ok(None);
+        };
+        if state.session.is_some() {
+            if access.truncate {
+                whole.set_len(0)?;
+            }
+            return Ok(Some(self.enter_handle(open, &mut state, true)));
+        }
+        if access.truncate && !state.detached {
+            drop(state);
+            return self.step_aside(open.id);
+        }
+        let node = state.node.clone();
+        if state.detached {
+            return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+        }
+        let Some(file) = self.open_held(&node, OFlags::RDWR)? else {
+            return Ok(None);
+        };
+        if facts_of(&file)?.ino != facts_of(&whole)?.ino {
+            // The readers have an older file; the writer gets the one that has the name.
+            drop(state);
+            return self.step_aside(open.id);
+        }
+        let id = open.id;
+        self.mark(id, Writing::Open)?;
+        state.session = Some(Session {
+            staged: None,
+            recorded: Some(seen(&facts_of(&file)?)),
+            closed: false,
+            killed: false,
+        });
+        state.body = Body::File(Arc::new(file));
+        Ok(Some(self.enter_handle(open, &mut state, true)))
+    }
+
+    /// Readers keep what they have open: the name gets another inode, and the caller, told that
+    /// its own is stale, finds it (promise P8).
+    fn step_aside(&self, id: NodeId) -> Result<Option<Opened>> {
+        self.index.edit(move |w| w.replace_id(id))?;
+        if let Some(open) = self.opens.node(id) {
+            open.lock().detached = true;
+        }
+        Err(Error::new(
+            Kind::Stale,
+            "the file is open elsewhere and about to be replaced",
+        ))
+    }
+
+    fn open_truncated(&self, node: Node) -> Result<Opened> {
+        let path = self.path_of(node.id)?;
+        if self.is_local_only(&path) {
+            let root = self.store.root();
+            root.make_dirs(&path.parent().unwrap_or_default())?;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+            let file =
+                self.with_room(|| root.open_file(&path, flags, Mode::from_raw_mode(node.mode)))?;
+            return self.begin_in_place(node, file);
+        }
+        let staged = self.with_room(|| self.store.stage(node.mode))?;
+        let (id, staged_id) = (node.id, staged.id);
+        if let Err(error) = self.index.edit(move |w| w.stage(staged_id.0, id)) {
+            self.store.drop_staged(staged_id)?;
+            return Err(error);
+        }
+        let opened = self.enter(node, Body::File(Arc::new(staged.file)), true);
+        if let Some(open) = self.opens.node(id) {
+            open.lock().session = Some(Session {
+                staged: Some(staged_id),
+                recorded: None,
+                closed: false,
+                killed: false,
+            });
+        }
+        Ok(opened)
+    }
+
+    /// The intent is recorded before the first byte can change.
+    fn begin_in_place(&self, node: Node, file: File) -> Result<Opened> {
+        let id = node.id;
+        self.mark(id, Writing::Open)?;
+        let recorded = match node.seen {
+            Some(seen) => Some(seen),
+            None => Some(seen(&facts_of(&file)?)),
+        };
+        let opened = self.enter(node, Body::File(Arc::new(file)), true);
+        if let Some(open) = self.opens.node(id) {
+            open.lock().session = Some(Session {
+                staged: None,
+                recorded,
+                closed: false,
+                killed: false,
+            });
+        }
+        Ok(opened)
+    }
+
+    /// Writes at `offset`.
+    pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
+        let handle = self.writer(fh)?;
+        let file = handle
+            .node
+            .lock()
+            .body
+            .whole()
+            .ok_or_else(|| Error::new(Kind::Io, "nothing to write to"))?;
+        self.with_room(|| Ok(file.write_all_at(data, offset)?))?;
+        Ok(data.len() as u32)
+    }
+
+    fn writer(&self, fh: u64) -> Result<Arc<Handle>> {
+        let handle = self.opens.handle(fh)?;
+        match handle.writes {
+            true => Ok(handle),
+            false => Err(Error::new(
+                Kind::Invalid,
+                "the file is not open for writing",
+            )),
+        }
+    }
+
+    /// Reserves space, as `fallocate` without flags does.
+    pub fn allocate(&self, fh: u64, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        let handle = self.writer(fh)?;
+        let file = handle.node.lock().body.whole();
+        let file = file.ok_or_else(|| Error::new(Kind::Io, "nothing to write to"))?;
+        self.with_room(|| crate::store::allocate(&file, offset, len, keep_size))
+    }
+
+    /// A `close()` of one of the handle's descriptors. `killed`: its process is being ended by a signal.
+    pub fn flush(&self, fh: u64, killed: bool) -> Result<()> {
+        let handle = self.opens.handle(fh)?;
+        if !handle.writes {
+            return Ok(());
+        }
+        handle.killed.store(killed, Ordering::SeqCst);
+        if killed {
+            return Ok(());
+        }
+        let _paths = self.commit.paths_stay();
+        let _node = self.commit.hold(handle.node.id);
+        let mut state = handle.node.lock();
+        self.record(handle.node.id, &mut state)
+    }
+
+    /// Makes what was written so far a local write.
+    fn record(&self, id: NodeId, state: &mut OpenState) -> Result<()> {
+        let (Some(file), Some(session)) = (state.body.whole(), &mut state.session) else {
+            return Ok(());
+        };
+        if state.detached {
+            return Ok(());
+        }
+        let facts = facts_of(&file)?;
+        if session.recorded == Some(seen(&facts)) && (session.staged.is_none() || session.closed) {
+            return Ok(());
+        }
+        let queue = !self.is_local_only(&self.path_of(id)?);
+        match session.staged {
+            Some(staged) => {
+                let (now, recorded) = (self.clock.now_ms(), seen(&facts));
+                self.index
+                    .edit(move |w| w.close_staged(staged.0, id, recorded, queue, now))?;
+                session.closed = true;
+            }
+            None => {
+                self.commit.record_written(id, None, &facts, queue)?;
+            }
+        }
+        session.recorded = Some(seen(&facts));
+        Ok(())
+    }
+
+    /// Makes what was written so far survive a power cut.
+    pub fn sync_file(&self, fh: u64, data_only: bool) -> Result<()> {
+        let handle = self.opens.handle(fh)?;
+        let file = handle.node.lock().body.whole();
+        let Some(file) = file else { return Ok(()) };
+        if data_only {
+            file.sync_data()?;
+        } else {
+            file.sync_all()?;
+        }
+        if !handle.writes {
+            return Ok(());
+        }
+        // The row that names the bytes, and the directory that holds them.
+        self.store.sync_staged()?;
+        self.index.sync()
+    }
+
+    /// The last descriptor of a handle is gone.
+    pub fn release(&self, fh: u64) -> Result<()> {
+        let Some(handle) = self.opens.remove(fh) else {
+            return Ok(());
+        };
+        let id = handle.node.id;
+        let ended = {
+            let _paths = self.commit.paths_stay();
+            let _node = self.commit.hold(id);
+            let mut state = handle.node.lock();
+            state.handles -= 1;
+            let mut ended = Ok(());
+            if handle.writes {
+                state.writers -= 1;
+                if let Some(session) = &mut state.session {
+                    session.killed |= handle.killed.load(Ordering::SeqCst);
+                }
+                if state.writers == 0 {
+                    ended = self.end_session(id, &mut state);
+                }
+            }
+            if state.handles == 0 {
+                if self.settings.stream
+                    && let Body::Flight(flight) = &state.body
+                {
+                    flight.partial.discard()?;
+                }
+                self.opens.leave(&handle.node);
+            }
+            ended
+        };
+        if handle.writes {
+            self.uploads.kick();
+        }
+        if self.settings.stream {
+            self.room.notify_one();
+        }
+        ended
+    }
+
+    fn end_session(&self, id: NodeId, state: &mut OpenState) -> Result<()> {
+        let Some(session) = state.session.take() else {
+            return Ok(());
+        };
+        match session.staged {
+            Some(staged) if state.detached => {
+                let now = self.clock.now_ns();
+                self.index.edit(move |w| w.abandon_staged(staged.0, now))?;
+                self.store.drop_staged(staged)
+            }
+            Some(staged) if session.killed => self.keep_orphan(id, staged, state),
+            Some(staged) => {
+                state.session = Some(session);
+                let recorded = self.record(id, state);
+                state.session = None;
+                recorded?;
+                let local = |path: &crate::path::RelPath| self.is_local_only(path);
+                self.commit.written_held(id, staged, &local)?;
+                self.room.notify_one();
+                Ok(())
+            }
+            None if state.detached => Ok(()),
+            None => self.end_in_place(id, state, session),
+        }
+    }
+
+    /// A killed writer's file is kept where nobody takes it for whole; the name has its old meaning again.
+    fn keep_orphan(
+        &self,
+        id: NodeId,
+        staged: crate::store::StagedId,
+        state: &mut OpenState,
+    ) -> Result<()> {
+        let path = self.path_of(id)?;
+        let kept = self.store.orphan(staged, &path)?;
+        let now = self.clock.now_ns();
+        self.index.edit(move |w| {
+            w.abandon_staged(staged.0, now)?;
+            // The kernel has bytes of the unfinished file cached under this inode.
+            match w.node_exists(id)? {
+                true => w.replace_id(id).map(|_| ()),
+                false => Ok(()),
+            }
+        })?;
+        state.detached = true;
+        self.note(format!(
+            "{path}: its writer was killed; the unfinished file is kept as .larder/orphans/{kept} and was not published"
+        ));
+        Ok(())
+    }
+
+    fn end_in_place(&self, id: NodeId, state: &mut OpenState, session: Session) -> Result<()> {
+        let Some(file) = state.body.whole() else {
+            return Ok(());
+        };
+        let facts = facts_of(&file)?;
+        let changed = session.recorded != Some(seen(&facts));
+        let path = self.path_of(id)?;
+        let local = self.is_local_only(&path);
+        if session.killed && changed && !local {
+            self.commit.record_written(id, None, &facts, true)?;
+            self.mark(id, Writing::Torn)?;
+            self.note(format!(
+                "{path}: its writer was killed while changing it in place; it is not published until it is written again"
+            ));
+            return Ok(());
+        }
+        if changed {
+            self.commit.record_written(id, None, &facts, !local)?;
+        }
+        self.mark(id, Writing::No)
+    }
+
+    fn mark(&self, id: NodeId, writing: Writing) -> Result<()> {
+        let now = self.clock.now_ns();
+        self.index.edit(move |w| w.set_writing(id, writing, now))
+    }
+
+    /// Does `work`; if the disk is full, makes room and does it once more.
+    pub(super) fn with_room<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(error) if error.kind() == Kind::NoSpace => {
+                if self.make_room_now()? == 0 {
+                    return Err(error);
+                }
+                work()
+            }
+            done => done,
+        }
+    }
+
+    /// Sets a file's length by name or by handle.
+    pub(super) fn set_len(self: &Arc<Self>, id: NodeId, len: u64) -> Answer<()> {
+        if let Some(open) = self.opens.node(id) {
+            let state = open.lock();
+            if let (Some(_), Some(file)) = (&state.session, state.body.whole()) {
+                return Answer::Now(self.with_room(|| Ok(file.set_len(len)?)));
+            }
+        }
+        // Like a writer that opens, cuts and closes.
+        let access = Access {
+            write: true,
+            truncate: false,
+        };
+        let this = self.clone();
+        let cut = move |opened: Opened| -> Result<()> {
+            let file = this.opens.handle(opened.fh)?.node.lock().body.whole();
+            let done = match file {
+                Some(file) => this.with_room(|| Ok(file.set_len(len)?)),
+                None => Err(Error::new(Kind::Io, "nothing to cut")),
+            };
+            let flushed = this.flush(opened.fh, false);
+            this.release(opened.fh)?;
+            done.and(flushed)
+        };
+        match self.open_for_writing(id, access) {
+            Answer::Now(opened) => Answer::Now(opened.and_then(cut)),
+            Answer::Later(pending) => Answer::later(async move { cut(pending.await?) }),
+        }
+    }
+
+    /// Ends the session of a file that was closed but not released yet, so that its bytes are
+    /// in the tree. The caller holds the paths.
+    pub(super) fn settle(&self, id: NodeId) -> Result<()> {
+        let Some(open) = self.opens.node(id) else {
+            return Ok(());
+        };
+        let _node = self.commit.hold(id);
+        let mut state = open.lock();
+        let Some(session) = &mut state.session else {
+            return Ok(());
+        };
+        let (Some(staged), true) = (session.staged, session.closed) else {
+            return Ok(());
+        };
+        let local = |path: &crate::path::RelPath| self.is_local_only(path);
+        let recorded = self.commit.written_held(id, staged, &local)?;
+        session.staged = None;
+        session.recorded = Some(recorded);
+        if let Some(node) = self.index.node(id)? {
+            debug_assert!(node.held == Held::Whole);
+            state.node = node;
+        }
+        Ok(())
+    }
+}

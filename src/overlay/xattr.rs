@@ -1,0 +1,122 @@
+//! Extended attributes: `user.*` on files that are here, and what the mount says of every file.
+
+use super::Overlay;
+use crate::beneath::XattrSet;
+use crate::error::{Error, Kind, Result};
+use crate::index::{Held, NodeId, NodeKind};
+
+/// Attributes that are computed, not stored.
+const OURS: [&str; 4] = [
+    "user.larder.state",
+    "user.larder.remote",
+    "user.larder.version",
+    "user.larder.pinned",
+];
+
+impl Overlay {
+    /// The value of an attribute. Errors: `NoAttribute`.
+    pub fn xattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>> {
+        let none = || Error::new(Kind::NoAttribute, "no such attribute");
+        if !name.starts_with(b"user.") {
+            return Err(none());
+        }
+        let node = self.index.node(id)?.ok_or_else(none)?;
+        if name.starts_with(b"user.larder.") {
+            if node.kind != NodeKind::File {
+                return Err(none());
+            }
+            return match name {
+                b"user.larder.state" => Ok(self.state_of(&node)?.word().into()),
+                b"user.larder.remote" => self
+                    .remote_of(&node)?
+                    .map(String::into_bytes)
+                    .ok_or_else(none),
+                b"user.larder.version" => {
+                    let version = node.origin.map(|(_, v)| v.as_str().as_bytes().to_vec());
+                    version.ok_or_else(none)
+                }
+                b"user.larder.pinned" => Ok(if node.pinned { "1" } else { "0" }.into()),
+                _ => Err(none()),
+            };
+        }
+        if node.held == Held::None {
+            return Err(none());
+        }
+        let _paths = self.commit.paths_stay();
+        self.store.root().xattr(&self.path_of(id)?, name)
+    }
+
+    /// Sets an attribute of a file that is here. Errors: `Unsupported` if its bytes are not.
+    pub fn set_xattr(&self, id: NodeId, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
+        self.check_writable()?;
+        self.check_stored_xattr(id, name)?;
+        let _paths = self.commit.paths_stay();
+        self.store
+            .root()
+            .set_xattr(&self.path_of(id)?, name, value, how)?;
+        self.resee(id)
+    }
+
+    /// Removes an attribute.
+    pub fn remove_xattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        self.check_stored_xattr(id, name)?;
+        let _paths = self.commit.paths_stay();
+        self.store.root().remove_xattr(&self.path_of(id)?, name)?;
+        self.resee(id)
+    }
+
+    /// The names of the attributes.
+    pub fn xattrs(&self, id: NodeId) -> Result<Vec<Vec<u8>>> {
+        let Some(node) = self.index.node(id)? else {
+            return Ok(Vec::new());
+        };
+        let mut names = Vec::new();
+        if node.kind == NodeKind::File {
+            names.extend(OURS.iter().map(|n| n.as_bytes().to_vec()));
+        }
+        if node.held != Held::None && node.kind != NodeKind::Symlink {
+            let _paths = self.commit.paths_stay();
+            let stored = self
+                .store
+                .root()
+                .xattrs(&self.path_of(id)?)
+                .unwrap_or_default();
+            names.extend(stored.into_iter().filter(|n| n.starts_with(b"user.")));
+        }
+        Ok(names)
+    }
+
+    fn check_stored_xattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
+        if name.starts_with(b"user.larder.") {
+            return Err(Error::new(Kind::Denied, "user.larder.* is read-only"));
+        }
+        if !name.starts_with(b"user.") {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "only user.* attributes are kept",
+            ));
+        }
+        self.settle(id)?;
+        match self.index.node(id)? {
+            Some(node) if node.held != Held::None && node.kind != NodeKind::Symlink => Ok(()),
+            _ => Err(Error::new(
+                Kind::Unsupported,
+                "the file is not here; read it first",
+            )),
+        }
+    }
+
+    /// An attribute changes the ctime that the row remembers.
+    fn resee(&self, id: NodeId) -> Result<()> {
+        let Some(node) = self.index.node(id)? else {
+            return Ok(());
+        };
+        if node.kind == NodeKind::File && node.seen.is_some() {
+            let facts = self.store.root().stat(&self.path_of(id)?)?;
+            let now = crate::transfer::commit::seen(&facts);
+            self.index.edit(move |w| w.saw(id, now))?;
+        }
+        Ok(())
+    }
+}

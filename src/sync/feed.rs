@@ -1,0 +1,335 @@
+//! Follows one remote: a whole listing first, then its changes, or listings again
+//! where it tells none; and finds out when it is away and when it is back.
+//!
+//! The cursor is stored in the same transaction as the facts it stands for, so that a
+//! kill in between repeats a change and never skips one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::diff::Merge;
+use crate::backends::remote::Remote;
+use crate::backends::{Capabilities, Changes};
+use crate::clock::{Chance, Clock};
+use crate::error::{Error, Kind, Result};
+use crate::index::{Index, node as rows, remote as facts};
+use crate::object::{Change, Cursor, Listed};
+
+/// How long one question for changes may hang at the remote.
+const LONG_POLL: Duration = Duration::from_secs(25);
+/// Changes applied in one transaction.
+const CHUNK: usize = 2000;
+/// Rows read in one go while a listing is merged.
+const PAGE: usize = 5000;
+/// First and longest wait before a remote that is away is asked again.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(3);
+
+/// Told whenever the remote's facts changed, so that the mount can act on it.
+pub type OnNews = Arc<dyn Fn() + Send + Sync>;
+
+/// One remote's follower.
+pub struct Feed {
+    remote: Arc<Remote>,
+    index: Arc<Index>,
+    clock: Clock,
+    chance: Chance,
+    refresh: Duration,
+    news: OnNews,
+    asked: mpsc::Receiver<oneshot::Sender<Result<()>>>,
+}
+
+/// Asks a feed to bring its facts up to date now.
+#[derive(Clone)]
+pub struct Bell(mpsc::Sender<oneshot::Sender<Result<()>>>);
+
+impl Bell {
+    /// Ends when the remote's facts are those of a moment after the call, or cannot be had.
+    pub async fn ring(&self) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        let ended = || Error::new(Kind::Cancelled, "the mount is ending");
+        self.0.send(answer).await.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+}
+
+impl Feed {
+    /// `refresh`: how often a remote that tells no changes is listed again.
+    pub fn new(
+        remote: Arc<Remote>,
+        index: Arc<Index>,
+        clock: Clock,
+        refresh: Duration,
+        news: OnNews,
+    ) -> (Feed, Bell) {
+        let (bell, asked) = mpsc::channel(16);
+        let feed = Feed {
+            remote,
+            index,
+            clock,
+            chance: Chance::from_system(),
+            refresh,
+            news,
+            asked,
+        };
+        (feed, Bell(bell))
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut failures = 0;
+        let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
+        while !stop.is_cancelled() {
+            let hurry = !waiting.is_empty();
+            let round = tokio::select! {
+                () = stop.cancelled() => break,
+                round = self.round(hurry) => round,
+            };
+            // Whoever asked is answered by a round that began after the asking.
+            for answer in waiting.drain(..) {
+                let told = round.as_ref().map(|_| ()).map_err(Clone::clone);
+                let _ = answer.send(told);
+            }
+            let wait = match round {
+                Ok(wait) => {
+                    failures = 0;
+                    wait
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    failures += 1;
+                    self.retry_wait(failures)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(wait) => {}
+                asked = self.asked.recv() => waiting.extend(asked),
+            }
+            while let Ok(asked) = self.asked.try_recv() {
+                waiting.push(asked);
+            }
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        if !self.remote.is_away() {
+            tracing::warn!(remote = %self.remote.shown, %error, "the remote cannot be used");
+        }
+        self.remote.went_away(error);
+    }
+
+    fn retry_wait(&self, failures: u32) -> Duration {
+        let ceiling = FIRST_RETRY
+            .saturating_mul(1 << failures.min(10))
+            .min(LONGEST_RETRY);
+        ceiling.mul_f64(0.5 + self.chance.fraction() / 2.0)
+    }
+
+    /// Brings the facts up to date once. Returns how long nothing needs to be asked.
+    async fn round(&mut self, hurry: bool) -> Result<Duration> {
+        let capabilities = self.connect().await?;
+        let row = self.facts()?;
+        let cursor = match row.cursor {
+            Some(cursor) if row.listed_ms.is_some() && capabilities.changes => cursor,
+            _ => {
+                self.list().await?;
+                let wait = if capabilities.changes {
+                    Duration::ZERO
+                } else {
+                    self.refresh
+                };
+                return Ok(wait);
+            }
+        };
+        // Synced once in this life, the feed may hang at the remote; before, it asks at once.
+        let fresh = self.remote.synced_ms() > 0 && !hurry;
+        let wait = if fresh { LONG_POLL } else { Duration::ZERO };
+        let asked = tokio::select! {
+            asked = self.remote.backend.changes(&cursor, wait) => asked?,
+            () = self.remote.suspected() => return self.look_again().await,
+            Some(answer) = self.asked.recv() => {
+                // A question that hangs at the remote answers nobody: ask anew.
+                let done = Box::pin(self.round_now()).await;
+                let _ = answer.send(done.as_ref().map(|_| ()).map_err(Clone::clone));
+                return done;
+            }
+        };
+        match asked {
+            Changes::Delta { changes, cursor } => self.apply(changes, cursor).await?,
+            Changes::Relist => self.list().await?,
+        }
+        self.remote.is_here();
+        self.remote.set_synced();
+        Ok(Duration::ZERO)
+    }
+
+    async fn round_now(&mut self) -> Result<Duration> {
+        let row = self.facts()?;
+        match row.cursor {
+            Some(cursor) => match self.remote.backend.changes(&cursor, Duration::ZERO).await? {
+                Changes::Delta { changes, cursor } => self.apply(changes, cursor).await?,
+                Changes::Relist => self.list().await?,
+            },
+            None => self.list().await?,
+        }
+        self.remote.set_synced();
+        Ok(Duration::ZERO)
+    }
+
+    /// Somebody's request ran into its deadline or was refused.
+    async fn look_again(&self) -> Result<Duration> {
+        self.remote.backend.capabilities().await?;
+        self.remote.is_here();
+        Ok(Duration::ZERO)
+    }
+
+    async fn connect(&self) -> Result<Capabilities> {
+        if let Some(known) = self.remote.capabilities()
+            && !self.remote.is_away()
+        {
+            return Ok(known);
+        }
+        let found = self.remote.backend.capabilities().await?;
+        self.remote.set_capabilities(found);
+        if self.remote.is_away() {
+            tracing::info!(remote = %self.remote.shown, "the remote is back");
+        }
+        self.remote.is_here();
+        (self.news)();
+        Ok(found)
+    }
+
+    fn facts(&self) -> Result<facts::RemoteRow> {
+        let id = self.remote.id;
+        let all = self.index.read(facts::remotes)?;
+        all.into_iter()
+            .find(|row| row.id == id)
+            .ok_or_else(|| Error::new(Kind::Io, "the remote is not in the index"))
+    }
+
+    async fn apply(&self, changes: Vec<Change>, cursor: Cursor) -> Result<()> {
+        let id = self.remote.id;
+        let any = !changes.is_empty();
+        let mut rest = changes;
+        while rest.len() > CHUNK {
+            let later = rest.split_off(CHUNK);
+            let (now, chunk) = (self.clock.now_ns(), std::mem::replace(&mut rest, later));
+            self.index
+                .edit_later(move |w| w.apply(id, &chunk, None, now))
+                .await?;
+        }
+        let now = self.clock.now_ns();
+        self.index
+            .edit_later(move |w| w.apply(id, &rest, Some(&cursor), now))
+            .await?;
+        if any {
+            (self.news)();
+        }
+        Ok(())
+    }
+
+    /// Takes a whole listing. The merge runs beside the transfer; neither outruns the other.
+    async fn list(&self) -> Result<()> {
+        let id = self.remote.id;
+        let begun = self.index.edit_later(move |w| w.listing_begins(id)).await?;
+        let (batches, inbox) = mpsc::channel(4);
+        let (index, clock) = (self.index.clone(), self.clock.clone());
+        let merge = tokio::task::spawn_blocking(move || {
+            let merging = Merging {
+                index,
+                clock,
+                id,
+                begun,
+            };
+            merging.run(inbox)
+        });
+        let listed = self.remote.backend.list(batches).await;
+        let merged = merge
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Kind::Io, "taking the listing failed")));
+        // A listing that broke off says nothing about what it did not name.
+        let cursor = listed?;
+        let merged = merged?;
+        tokio::task::spawn_blocking(move || merged.finish())
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Kind::Io, "taking the listing failed")))?;
+        let now = self.clock.now_ms();
+        self.index
+            .edit_later(move |w| w.listing_ends(id, &cursor, now))
+            .await?;
+        self.remote.is_here();
+        self.remote.set_synced();
+        self.remote.set_listed();
+        (self.news)();
+        Ok(())
+    }
+}
+
+/// The blocking half of a listing.
+struct Merging {
+    index: Arc<Index>,
+    clock: Clock,
+    id: crate::object::RemoteId,
+    begun: u64,
+}
+
+type Pages = Box<dyn FnMut(&[u8]) -> Result<Vec<crate::index::Replica>> + Send>;
+
+/// A listing that was taken to its last line, but for what it did not name.
+struct Merged {
+    merge: Merge<Pages>,
+    merging: Merging,
+}
+
+impl Merging {
+    fn run(self, mut inbox: mpsc::Receiver<Vec<Listed>>) -> Result<Merged> {
+        let (index, id) = (self.index.clone(), self.id);
+        let pages: Pages =
+            Box::new(move |after| index.read(|c| rows::replicas_after(c, id, after, PAGE)));
+        let mut merge = Merge::new(pages);
+        let mut pending = Vec::new();
+        while let Some(batch) = inbox.blocking_recv() {
+            for line in batch {
+                merge.take(line, &mut |change| self.emit(&mut pending, change))?;
+            }
+        }
+        self.flush(&mut pending)?;
+        Ok(Merged {
+            merge,
+            merging: self,
+        })
+    }
+
+    fn emit(&self, pending: &mut Vec<Change>, change: Change) -> Result<()> {
+        pending.push(change);
+        if pending.len() >= CHUNK {
+            self.flush(pending)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, pending: &mut Vec<Change>) -> Result<()> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let (id, begun, now) = (self.id, self.begun, self.clock.now_ns());
+        let changes = std::mem::take(pending);
+        self.index
+            .edit(move |w| w.apply_listing(id, &changes, begun, now))?;
+        Ok(())
+    }
+}
+
+impl Merged {
+    /// The listing was whole: what it did not name after its last line is gone.
+    fn finish(self) -> Result<()> {
+        let Merged { merge, merging } = self;
+        let mut pending = Vec::new();
+        merge.finish(&mut |change| merging.emit(&mut pending, change))?;
+        merging.flush(&mut pending)
+    }
+}

@@ -1,0 +1,4 @@
+//! What moves knowledge: listings and change feeds become rows.
+
+pub mod diff;
+pub mod feed;
