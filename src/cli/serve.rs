@@ -1,0 +1,11 @@
+//! placeholder
+use super::{Context, Outcome};
+use crate::error::Result;
+use clap::Args;
+#[derive(Debug, Args)]
+pub struct Serve {}
+impl Serve {
+    pub fn run(&self, _c: &Context) -> Result<Outcome> {
+        Ok(Outcome::Done)
+    }
+}
