@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod cli;
+pub mod beneath;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -25,6 +25,11 @@ impl Version {
         Ok(Version(text.into()))
     }
 
+    /// A version that is just a number.
+    pub fn numbered(number: u64) -> Version {
+        Version(format!("v{number}").into())
+    }
+
     /// Reads an `ETag` header value; weak tags are refused, for they promise nothing about bytes.
     pub fn from_etag(header: &str) -> Result<Version> {
         let inner = header

@@ -6,6 +6,16 @@
 //! right kind; it does not retry, cache or decide. Every call ends within its
 //! deadline.
 
+pub mod body;
+pub mod count;
+pub mod dir;
+pub mod http;
+pub mod limit;
+pub mod memory;
+mod pulse;
+pub mod retry;
+pub mod url;
+
 use std::fs::File;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,9 +26,13 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
 use crate::object::{ByteRange, Change, Cursor, Listed, Meta, Precondition, Sha256, Version};
 use crate::path::RelPath;
+use crate::secret::Secret;
+
+use self::url::{Place, RemoteUrl};
 
 /// Bytes on their way down.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -101,4 +115,81 @@ pub trait Backend: Send + Sync {
     /// Removes an object. Removing what is not there succeeds.
     /// Errors: `Conflict` if it no longer has `version`.
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()>;
+}
+
+/// How long each wait for a remote may last.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Until a connection stands, name lookup included.
+    pub connect: Duration,
+    /// Until an answer begins, connecting included.
+    pub answer: Duration,
+    /// Between two pieces of a body, in either direction.
+    pub stall: Duration,
+    /// What a long poll may take beyond the wait that was asked for.
+    pub grace: Duration,
+    /// Until a remote that has every byte of an upload says that it is safe.
+    pub publish: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(2),
+            answer: Duration::from_secs(5),
+            stall: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
+            publish: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How to deal with a remote, whatever it is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub timeouts: Timeouts,
+    pub retry: retry::Policy,
+    /// Most requests in flight at a time.
+    pub requests: usize,
+    /// Where requests are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            timeouts: Timeouts::default(),
+            retry: retry::Policy::default(),
+            requests: 32,
+            metrics: Arc::default(),
+        }
+    }
+}
+
+/// The backend for `url`: counted, limited, retried. Does no I/O yet.
+/// Errors: [`Kind::Invalid`] for a key where none can be used.
+pub fn connect(
+    url: &RemoteUrl,
+    key: Option<Secret>,
+    options: &Options,
+) -> Result<Arc<dyn Backend>> {
+    let bare: Arc<dyn Backend> = match url.place() {
+        Place::Http { .. } => Arc::new(http::Http::new(url, key, options.timeouts)?),
+        Place::Directory(path) => {
+            if key.is_some() {
+                let why = "a directory takes no key; leave it out";
+                return Err(Error::new(Kind::Invalid, why).about(url));
+            }
+            Arc::new(dir::Directory::new(path, options.timeouts))
+        }
+    };
+    Ok(wrap(bare, options))
+}
+
+/// `bare` as [`connect`] gives it out: every attempt is counted, and waiting for the
+/// next attempt takes nobody's place.
+pub fn wrap(bare: Arc<dyn Backend>, options: &Options) -> Arc<dyn Backend> {
+    let counted = Arc::new(count::Count::new(bare, options.metrics.clone()));
+    let limited = Arc::new(limit::Limit::new(counted, options.requests));
+    Arc::new(retry::Retry::new(limited, options.retry))
 }

@@ -1,0 +1,190 @@
+//! Bytes on their way, either direction.
+//!
+//! A file's bytes as a stream, read by position off the async threads; and the guard that
+//! every download passes: exactly the promised number of bytes, each chunk within its
+//! deadline, or an error. It does not hash.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::time::timeout;
+
+use super::ByteStream;
+use crate::error::{Error, Kind, Result};
+use crate::object::ByteRange;
+
+/// How much is read at a time.
+pub const CHUNK: usize = 256 * 1024;
+
+/// Looked at once the last byte was read, before it is given out.
+pub type Check = Arc<dyn Fn(&File) -> Result<()> + Send + Sync>;
+
+/// The first `size` bytes of a file. A file that is shorter ends the stream with `Corrupt`.
+pub fn file_stream(file: Arc<File>, size: u64) -> ByteStream {
+    range_stream(file, 0..size, Arc::new(|_| Ok(())))
+}
+
+/// `range` of a file, if `check` still holds when its last byte was read.
+pub fn range_stream(file: Arc<File>, range: ByteRange, check: Check) -> ByteStream {
+    let step = move |at: u64| {
+        let (file, check) = (file.clone(), check.clone());
+        async move {
+            if at >= range.end {
+                return None;
+            }
+            let end = range.end.min(at.saturating_add(CHUNK as u64));
+            let last = end == range.end;
+            let read = move || {
+                let bytes = read_range(&file, at..end)?;
+                if last {
+                    check(&file)?;
+                }
+                Ok(bytes)
+            };
+            // After an error there is no next step.
+            Some(match off_thread(read).await {
+                Ok(bytes) => (Ok(bytes), end),
+                Err(error) => (Err(error), u64::MAX),
+            })
+        }
+    };
+    Box::pin(stream::unfold(range.start, step))
+}
+
+fn read_range(file: &File, range: ByteRange) -> Result<Bytes> {
+    let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK);
+    let mut bytes = BytesMut::zeroed(length);
+    match file.read_exact_at(&mut bytes, range.start) {
+        Ok(()) => Ok(bytes.freeze()),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            let why = "the file became shorter while it was read";
+            Err(Error::new(Kind::Corrupt, why))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Runs what may block on a thread that may be blocked.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(Kind::Cancelled, "the work was stopped")))
+}
+
+/// Passes on exactly `length` bytes, each chunk within `stall`; anything else ends the
+/// stream with an error: `Corrupt` for too few or too many, `TimedOut`, or what `inner` said.
+pub(super) fn exactly(
+    inner: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    length: u64,
+    stall: Duration,
+) -> ByteStream {
+    let state = Some((Box::pin(inner), length));
+    Box::pin(stream::unfold(state, move |state| async move {
+        let (mut inner, left) = state?;
+        match next_within(&mut inner, left, stall).await {
+            Ok(None) => None,
+            Ok(Some(bytes)) => {
+                let left = left - bytes.len() as u64;
+                Some((Ok(bytes), Some((inner, left))))
+            }
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
+}
+
+async fn next_within(
+    inner: &mut (impl Stream<Item = Result<Bytes>> + Unpin),
+    left: u64,
+    stall: Duration,
+) -> Result<Option<Bytes>> {
+    let Ok(next) = timeout(stall, inner.next()).await else {
+        let why = format!("no byte came for {} s", stall.as_secs_f32());
+        return Err(Error::new(Kind::TimedOut, why));
+    };
+    match next.transpose()? {
+        None if left > 0 => {
+            let why = format!("the body ended {left} bytes early");
+            Err(Error::new(Kind::Corrupt, why))
+        }
+        Some(bytes) if bytes.len() as u64 > left => Err(Error::new(
+            Kind::Corrupt,
+            "the body is longer than promised",
+        )),
+        other => Ok(other),
+    }
+}
+
+/// `range` as far as it lies within `size` bytes; all of them if there is no range.
+pub(super) fn cut(range: Option<ByteRange>, size: u64) -> ByteRange {
+    let range = range.unwrap_or(0..size);
+    let start = range.start.min(size);
+    start..range.end.clamp(start, size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    async fn all(mut stream: ByteStream) -> (usize, Option<Kind>) {
+        let mut sum = 0;
+        while let Some(next) = stream.next().await {
+            match next {
+                Ok(bytes) => sum += bytes.len(),
+                Err(e) => {
+                    assert!(stream.next().await.is_none(), "went on after an error");
+                    return (sum, Some(e.kind()));
+                }
+            }
+        }
+        (sum, None)
+    }
+
+    fn guarded(chunks: &[&'static [u8]], length: u64) -> ByteStream {
+        let chunks: Vec<_> = chunks.iter().map(|c| Ok(Bytes::from_static(c))).collect();
+        exactly(stream::iter(chunks), length, Duration::from_secs(5))
+    }
+
+    #[tokio::test]
+    async fn p1_a_body_is_exactly_as_long_as_promised() {
+        assert_eq!(all(guarded(&[b"ab", b"c"], 3)).await, (3, None));
+        assert_eq!(all(guarded(&[], 0)).await, (0, None));
+        assert_eq!(all(guarded(&[b"ab"], 3)).await, (2, Some(Kind::Corrupt)));
+        let long = guarded(&[b"ab", b"cd"], 3);
+        assert_eq!(all(long).await, (2, Some(Kind::Corrupt)));
+    }
+
+    #[tokio::test]
+    async fn p6_a_body_that_stalls_ends() {
+        let stalled = exactly(stream::pending(), 3, Duration::from_millis(20));
+        assert_eq!(all(stalled).await, (0, Some(Kind::TimedOut)));
+    }
+
+    #[tokio::test]
+    async fn a_file_streams_in_chunks_and_notices_that_it_shrank() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; CHUNK + 5]).unwrap();
+        let file = Arc::new(file);
+        let whole = file_stream(file.clone(), CHUNK as u64 + 5);
+        assert_eq!(all(whole).await, (CHUNK + 5, None));
+        let short = file_stream(file.clone(), CHUNK as u64 + 6);
+        assert_eq!(all(short).await, (CHUNK, Some(Kind::Corrupt)));
+        let check: Check = Arc::new(|_| Err(Error::new(Kind::Stale, "changed")));
+        let changed = range_stream(file, 2..10, check);
+        assert_eq!(all(changed).await, (0, Some(Kind::Stale)));
+    }
+
+    #[test]
+    fn ranges_are_cut_to_the_size() {
+        assert_eq!(cut(None, 5), 0..5);
+        assert_eq!(cut(Some(2..9), 5), 2..5);
+        assert_eq!(cut(Some(7..9), 5), 5..5);
+        assert_eq!(cut(Some(3..3), 5), 3..3);
+    }
+}

@@ -1,0 +1,379 @@
+//! The LAN server's client: the native protocol over HTTP/1.1.
+//!
+//! Promises that nothing is believed that the headers do not prove: every object has a
+//! strong ETag, a length and a time; every body is exactly as long as its headers said.
+//! Follows no redirects and uses no proxy, so the key reaches the named host only. Does
+//! not retry (see [`retry`](super::retry)) and does not hash what comes down.
+
+mod answer;
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use self::lines::{Entry, Lines};
+use super::pulse::{Pulse, alive};
+use super::url::{Place, RemoteUrl};
+use super::{Backend, Capabilities, Changes, Download, Timeouts, Upload, body};
+use crate::error::{Error, Kind, Result};
+use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
+use crate::path::RelPath;
+use crate::secret::Secret;
+use crate::wire;
+
+/// Objects a batch of a listing.
+const BATCH: usize = 2000;
+/// Most changes that are taken one by one; a whole listing is cheaper beyond that.
+const CHANGES_MAX: usize = 100_000;
+/// Longest answer to `/v1/info`.
+const INFO_MAX: usize = 64 * 1024;
+
+/// A LAN server.
+pub struct Http {
+    base: String,
+    /// For objects: bytes come as they are.
+    files: Client,
+    /// For listings: bytes may come compressed.
+    lists: Client,
+    times: Timeouts,
+}
+
+impl Http {
+    /// A client for `url`, which must be `http` or `https`. Does no I/O but, for `https`,
+    /// reading the system's certificates.
+    pub fn new(url: &RemoteUrl, key: Option<Secret>, times: Timeouts) -> Result<Http> {
+        let Place::Http { base, tls, login } = url.place() else {
+            return Err(Error::new(Kind::Invalid, "not an http remote").about(url));
+        };
+        let headers = credentials(key, login.as_ref()).map_err(|e| e.about(url))?;
+        let client = || client(&headers, *tls, &times);
+        let built = |made: reqwest::Result<Client>| made.map_err(|e| answer::lost(e).about(url));
+        Ok(Http {
+            base: base.clone(),
+            files: built(client().no_gzip().no_zstd().build())?,
+            lists: built(client().build())?,
+            times,
+        })
+    }
+
+    fn file(&self, method: Method, key: &RelPath) -> RequestBuilder {
+        let url = format!("{}/v1/files/{}", self.base, key.encode());
+        self.files
+            .request(method, url)
+            .header(header::ACCEPT_ENCODING, "identity")
+    }
+
+    /// The answer's head, within `limit`.
+    async fn ask(&self, request: RequestBuilder, limit: Duration) -> Result<Response> {
+        match timeout(limit, request.send()).await {
+            Ok(sent) => sent.map_err(answer::lost),
+            Err(_) => {
+                let why = format!("no answer within {} s", limit.as_secs_f32());
+                Err(Error::new(Kind::TimedOut, why))
+            }
+        }
+    }
+
+    /// The lines of a listing, each read within `limit`.
+    async fn lines(&self, url: String, limit: Duration) -> Result<Result<Lines, StatusCode>> {
+        let response = self.ask(self.lists.get(url), limit).await?;
+        match response.status() {
+            StatusCode::OK => {
+                let chunks = response.bytes_stream().map(|c| c.map_err(answer::lost));
+                Ok(Ok(Lines::new(chunks, limit)))
+            }
+            gone @ StatusCode::GONE => Ok(Err(gone)),
+            _ => Err(answer::refused(response, self.times.stall).await),
+        }
+    }
+
+    async fn head_now(&self, key: &RelPath) -> Result<Option<Meta>> {
+        let request = self.file(Method::HEAD, key);
+        let response = self.ask(request, self.times.answer).await?;
+        match response.status() {
+            StatusCode::OK => answer::meta(response.headers()).map(Some),
+            _ => match answer::refused(response, self.times.stall).await {
+                e if e.kind() == Kind::NotFound => Ok(None),
+                e => Err(e),
+            },
+        }
+    }
+
+    /// An empty range, which HTTP cannot ask for: where it lies, and nothing else.
+    async fn get_nothing(
+        &self,
+        key: &RelPath,
+        range: ByteRange,
+        version: Option<&Version>,
+    ) -> Result<Download> {
+        let meta = self.head_now(key).await?.ok_or_else(answer::missing)?;
+        answer::same(&meta, version)?;
+        let at = range.start.min(meta.size);
+        let range = at..at;
+        let body = Box::pin(stream::empty());
+        Ok(Download { meta, range, body })
+    }
+
+    async fn get_now(
+        &self,
+        key: &RelPath,
+        range: Option<ByteRange>,
+        version: Option<&Version>,
+    ) -> Result<Download> {
+        let mut request = self.file(Method::GET, key);
+        match &range {
+            Some(range) if range.is_empty() => {
+                return self.get_nothing(key, range.clone(), version).await;
+            }
+            Some(range) => request = request.header(header::RANGE, range_header(range)),
+            None => {}
+        }
+        if let Some(version) = version {
+            request = request.header(header::IF_MATCH, version.to_etag());
+        }
+        let response = self.ask(request, self.times.answer).await?;
+        let (meta, sent) = match (response.status(), range) {
+            (StatusCode::OK, range) => answer::whole(response.headers(), range)?,
+            (StatusCode::PARTIAL_CONTENT, Some(range)) => answer::part(response.headers(), range)?,
+            // Beyond the end: nothing of it, or all of an empty file.
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(range)) => {
+                return self.get_nothing(key, range, version).await;
+            }
+            _ => return Err(answer::refused(response, self.times.stall).await),
+        };
+        answer::same(&meta, version)?;
+        let chunks = response.bytes_stream().map(|c| c.map_err(answer::lost));
+        Ok(Download {
+            body: body::exactly(chunks, sent.end - sent.start, self.times.stall),
+            range: sent,
+            meta,
+        })
+    }
+
+    async fn put_now(&self, key: &RelPath, upload: Upload, only: Precondition) -> Result<Meta> {
+        let pulse = Pulse::default();
+        let beat = pulse.clone();
+        let bytes =
+            body::file_stream(upload.file.clone(), upload.size).inspect(move |_| beat.beat());
+        let mut request = self
+            .file(Method::PUT, key)
+            .header(header::CONTENT_LENGTH, upload.size)
+            .header(wire::CONTENT_DIGEST, wire::digest_header(&upload.sha256))
+            .header(wire::MTIME_HEADER, upload.mtime_ns)
+            .body(reqwest::Body::wrap_stream(bytes));
+        request = match only {
+            Precondition::None => request,
+            Precondition::Absent => request.header(header::IF_NONE_MATCH, "*"),
+            Precondition::Matches(v) => request.header(header::IF_MATCH, v.to_etag()),
+        };
+        // Progress is only seen while bytes leave; the rest is the server's fsync.
+        let limit = self.times.stall.max(self.times.publish);
+        let response = alive(&pulse, limit, request.send())
+            .await?
+            .map_err(answer::lost)?;
+        match response.status() {
+            StatusCode::OK | StatusCode::CREATED => answer::stored(response.headers(), &upload),
+            StatusCode::PRECONDITION_FAILED => Err(answer::conflict()),
+            _ => Err(answer::refused(response, self.times.stall).await),
+        }
+    }
+}
+
+fn credentials(key: Option<Secret>, login: Option<&(String, Option<Secret>)>) -> Result<HeaderMap> {
+    use base64::Engine as _;
+    let mut headers = HeaderMap::new();
+    let mut add = |name: HeaderName, text: &str| {
+        let mut value = HeaderValue::from_str(text)
+            .map_err(|_| Error::new(Kind::Invalid, "the key cannot stand in a header"))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+        Ok::<_, Error>(())
+    };
+    if let Some(key) = key {
+        add(HeaderName::from_static(wire::KEY_HEADER), key.reveal())?;
+    }
+    if let Some((user, password)) = login {
+        let password = password.as_ref().map_or("", Secret::reveal);
+        let pair = format!("{user}:{password}");
+        let text = base64::engine::general_purpose::STANDARD.encode(pair);
+        add(header::AUTHORIZATION, &format!("Basic {text}"))?;
+    }
+    Ok(headers)
+}
+
+fn client(headers: &HeaderMap, tls: bool, times: &Timeouts) -> ClientBuilder {
+    // Fails only if a provider is installed already, which then serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = Client::builder()
+        .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers.clone())
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(times.connect)
+        .tcp_keepalive(Duration::from_secs(15))
+        .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(16);
+    match tls {
+        true => builder,
+        // A machine without certificates must still reach a plain server.
+        false => builder.tls_certs_only([]),
+    }
+}
+
+fn range_header(range: &ByteRange) -> String {
+    match range.end {
+        // Open ends are for readers that do not know the size; servers parse 63 bits.
+        end if end > i64::MAX as u64 => format!("bytes={}-", range.start),
+        end => format!("bytes={}-{}", range.start, end - 1),
+    }
+}
+
+#[async_trait]
+impl Backend for Http {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        let url = format!("{}/v1/info", self.base);
+        let asked = async {
+            let response = self.ask(self.files.get(url), self.times.answer).await?;
+            if response.status() != StatusCode::OK {
+                return Err(answer::refused(response, self.times.stall).await);
+            }
+            let bytes = answer::small(response, INFO_MAX, self.times.stall).await?;
+            answer::capabilities(&bytes)
+        };
+        asked.await.map_err(|e| e.about(&self.base))
+    }
+
+    async fn list(&self, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
+        let listed = async {
+            let url = format!("{}/v1/index", self.base);
+            match self.lines(url, self.times.stall).await? {
+                Ok(lines) => collect(lines, batches).await,
+                Err(_) => Err(Error::new(Kind::Unavailable, "the server has no index now")),
+            }
+        };
+        listed.await.map_err(|e| e.about(&self.base))
+    }
+
+    async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
+        let asked = async {
+            let seconds = wait.as_millis().div_ceil(1000);
+            let epoch = percent_encoding::utf8_percent_encode(
+                &since.epoch,
+                percent_encoding::NON_ALPHANUMERIC,
+            );
+            let (base, seq) = (&self.base, since.seq);
+            let url = format!("{base}/v1/changes?epoch={epoch}&since={seq}&wait={seconds}");
+            match self.lines(url, wait + self.times.grace).await? {
+                Ok(lines) => delta(lines, since).await,
+                Err(_) => Ok(Changes::Relist),
+            }
+        };
+        asked.await.map_err(|e| e.about(&self.base))
+    }
+
+    async fn head(&self, key: &RelPath) -> Result<Option<Meta>> {
+        self.head_now(key).await.map_err(|e| e.about(key))
+    }
+
+    async fn get(
+        &self,
+        key: &RelPath,
+        range: Option<ByteRange>,
+        version: Option<&Version>,
+    ) -> Result<Download> {
+        let got = self.get_now(key, range, version).await;
+        got.map_err(|e| e.about(key))
+    }
+
+    async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
+        let put = self.put_now(key, upload, precondition).await;
+        put.map_err(|e| e.about(key))
+    }
+
+    async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
+        let mut request = self.file(Method::DELETE, key);
+        if let Some(version) = version {
+            request = request.header(header::IF_MATCH, version.to_etag());
+        }
+        let deleted = async {
+            let response = self.ask(request, self.times.publish).await?;
+            match response.status() {
+                StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
+                StatusCode::PRECONDITION_FAILED => Err(answer::conflict()),
+                _ => match answer::refused(response, self.times.stall).await {
+                    e if e.kind() == Kind::NotFound => Ok(()),
+                    e => Err(e),
+                },
+            }
+        };
+        deleted.await.map_err(|e| e.about(key))
+    }
+}
+
+/// A whole listing, passed on in batches. Names out of order are refused, for who merges
+/// two sorted listings would take them for deletions.
+async fn collect(mut lines: Lines, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
+    let gone = |_| Error::new(Kind::Cancelled, "nobody takes the listing any more");
+    let mut batch = Vec::new();
+    let mut last: Option<RelPath> = None;
+    loop {
+        let line = match lines.next().await? {
+            Entry::Line(line) => line,
+            Entry::End(cursor) => {
+                batches.send(batch).await.map_err(gone)?;
+                return Ok(cursor);
+            }
+        };
+        batch.push(match line.into_listed()? {
+            Listed::Object(o) if last.as_ref().is_some_and(|last| *last >= o.key) => {
+                let (shown, why) = (o.key.to_string(), "the listing is out of order here");
+                Listed::Refused {
+                    shown,
+                    why: why.into(),
+                }
+            }
+            Listed::Object(object) => {
+                last = Some(object.key.clone());
+                Listed::Object(object)
+            }
+            refused => refused,
+        });
+        if batch.len() == BATCH {
+            batches
+                .send(std::mem::take(&mut batch))
+                .await
+                .map_err(gone)?;
+        }
+    }
+}
+
+async fn delta(mut lines: Lines, since: &Cursor) -> Result<Changes> {
+    let mut changes = Vec::new();
+    loop {
+        match lines.next().await? {
+            Entry::Line(_) if changes.len() == CHANGES_MAX => return Ok(Changes::Relist),
+            Entry::Line(line) => changes.push(line.into_change()?),
+            Entry::End(cursor) if cursor.epoch != since.epoch => return Ok(Changes::Relist),
+            Entry::End(cursor) if cursor.seq < since.seq => {
+                return Err(Error::new(Kind::Corrupt, "the changes go backwards"));
+            }
+            Entry::End(cursor) => return Ok(Changes::Delta { changes, cursor }),
+        }
+    }
+}
+
+/// So that a shared client can be held by anyone.
+const _: fn() = || {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Arc<Http>>();
+};

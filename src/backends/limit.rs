@@ -1,0 +1,118 @@
+//! A backend that has at most so many requests in flight. A download counts until its
+//! body was read or dropped. Waiting for changes does not count: it waits by design, and
+//! must not keep others from working.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::{Backend, Capabilities, Changes, Download, Upload};
+use crate::error::{Error, Kind, Result};
+use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
+use crate::path::RelPath;
+
+/// How long a request waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Limit {
+    inner: Arc<dyn Backend>,
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Limit {
+    /// Lets at most `requests` (at least one) through to `inner` at a time.
+    pub fn new(inner: Arc<dyn Backend>, requests: usize) -> Limit {
+        let places = Arc::new(Semaphore::new(requests.clamp(1, Semaphore::MAX_PERMITS)));
+        Limit {
+            inner,
+            places,
+            patience: PATIENCE,
+        }
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit> {
+        match timeout(self.patience, self.places.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => {
+                let why = "too many requests are in flight already";
+                Err(Error::new(Kind::TimedOut, why))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Limit {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        let _place = self.place().await?;
+        self.inner.capabilities().await
+    }
+
+    async fn list(&self, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
+        let _place = self.place().await?;
+        self.inner.list(batches).await
+    }
+
+    async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
+        self.inner.changes(since, wait).await
+    }
+
+    async fn head(&self, key: &RelPath) -> Result<Option<Meta>> {
+        let _place = self.place().await?;
+        self.inner.head(key).await
+    }
+
+    async fn get(
+        &self,
+        key: &RelPath,
+        range: Option<ByteRange>,
+        version: Option<&Version>,
+    ) -> Result<Download> {
+        let place = self.place().await?;
+        let mut download = self.inner.get(key, range, version).await?;
+        let body = download.body.map(move |chunk| {
+            let _held = &place;
+            chunk
+        });
+        download.body = Box::pin(body);
+        Ok(download)
+    }
+
+    async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
+        let _place = self.place().await?;
+        self.inner.put(key, upload, precondition).await
+    }
+
+    async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
+        let _place = self.place().await?;
+        self.inner.delete(key, version).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::memory::{Memory, Op};
+
+    #[tokio::test]
+    async fn p9_a_download_holds_its_place_until_it_is_dropped() {
+        let memory = Memory::new();
+        let key = RelPath::new(b"a").unwrap();
+        memory.set_object(&key, b"abc", 1);
+        let mut limit = Limit::new(Arc::new(memory.clone()), 1);
+        limit.patience = Duration::from_millis(20);
+        let held = limit.get(&key, None, None).await.unwrap();
+        assert_eq!(limit.head(&key).await.unwrap_err().kind(), Kind::TimedOut);
+        assert_eq!(memory.calls(Op::Head), 0);
+        let cursor = memory.cursor();
+        limit.changes(&cursor, Duration::ZERO).await.unwrap();
+        drop(held);
+        assert!(limit.head(&key).await.unwrap().is_some());
+    }
+}
