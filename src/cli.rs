@@ -64,7 +64,7 @@ enum Verb {
     Restore(restore::Restore),
     Serve(Box<serve::Serve>),
     Config(config::Config),
-    Doctor(doctor::Doctor),
+    Doctor(Box<doctor::Doctor>),
     Demo(demo::Demo),
     Guard(guard::Guard),
 }

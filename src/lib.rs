@@ -1,8 +1,8 @@
 //! Larder: a cache folder that fills itself. See `ARCHITECTURE.md` for the house and its floors.
 
 pub mod backends;
-pub mod cli;
 pub mod beneath;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;

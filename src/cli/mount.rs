@@ -103,8 +103,7 @@ fn attached(config: MountConfig) -> Result<Outcome> {
     std::env::set_current_dir("/")?;
     let at = config.mountpoint.display().to_string();
     let ready = move || {
-        // Nobody may be reading; the mount works all the same.
-        let _ = show::say(&format!(
+        show::tell(&format!(
             "mounted at {at}; Ctrl-C or `larder umount {at}` ends it"
         ));
     };

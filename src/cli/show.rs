@@ -27,6 +27,12 @@ pub fn say(text: &dyn Display) -> Result<()> {
     }
 }
 
+/// A line on standard output for whoever still reads it: what runs on without a reader.
+pub fn tell(text: &dyn Display) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
 /// One line of JSON on standard output.
 pub fn say_json<T: Serialize>(value: &T) -> Result<()> {
     let text = serde_json::to_string(value);
