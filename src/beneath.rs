@@ -276,6 +276,11 @@ pub fn facts_of(file: &File) -> Result<Facts> {
     Ok(facts(&sys::fstat(file).map_err(said)?))
 }
 
+/// Sets an open file's permission bits, exactly: no umask counts.
+pub fn set_mode_of(file: &File, mode: u32) -> Result<()> {
+    sys::fchmod(file, permissions(mode)).map_err(said)
+}
+
 /// Sets an open file's times, as far as given, in nanoseconds since 1970.
 pub fn set_times_of(file: &File, atime: Option<i64>, mtime: Option<i64>) -> Result<()> {
     sys::futimens(file, &timestamps(atime, mtime)).map_err(said)

@@ -6,6 +6,15 @@ use std::ops::Range;
 use crate::error::{Error, Kind, Result};
 use crate::path::RelPath;
 
+/// A node's number, which is also its inode number. The root is 1; none is used twice in one
+/// life of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
+
+/// A remote's number in the index of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RemoteId(pub u32);
+
 /// A remote's opaque name for one version of one object: an ETag without its quotes.
 ///
 /// Two equal versions of one key are the same bytes; nothing else is read into it.

@@ -13,6 +13,7 @@ pub mod http;
 pub mod limit;
 pub mod memory;
 mod pulse;
+pub mod remote;
 pub mod retry;
 pub mod url;
 

@@ -2,13 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
+use rustix::fs::{self as sys, AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::facts::{facts, kind_of};
-use super::resolve::{Place, place, resolve, retry, said};
-use super::{Dir, Entry, Facts, FileKind, Onto};
-use crate::error::{Error, Kind, Result};
+use super::facts::facts;
+use super::resolve::{Place, place, retry, said};
+use super::{Dir, Entry, Facts, Onto};
+use crate::error::Result;
 use crate::path::{RESERVED, RelPath};
 
 pub(super) fn stat_at(root: BorrowedFd<'_>, path: &RelPath) -> Result<Facts> {
@@ -24,13 +24,12 @@ pub(super) fn stat_at(root: BorrowedFd<'_>, path: &RelPath) -> Result<Facts> {
 /// owner. `/proc/self/fd` is a link to the held inode itself: no name is resolved again.
 #[cfg(target_os = "linux")]
 pub(super) fn chmod_at(root: BorrowedFd<'_>, path: &RelPath, mode: Mode) -> Result<()> {
+    use super::facts::kind_of;
+    use super::resolve::resolve;
     use std::os::fd::AsRawFd;
-    let fd = resolve(root, path, OFlags::PATH, Mode::empty())?;
-    if kind_of(&sys::fstat(&fd).map_err(said)?) == FileKind::Symlink {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "a symbolic link has no mode of its own",
-        ));
+    let fd = resolve(root, path, sys::OFlags::PATH, Mode::empty())?;
+    if kind_of(&sys::fstat(&fd).map_err(said)?) == super::FileKind::Symlink {
+        return Err(said(Errno::OPNOTSUPP));
     }
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     sys::chmod(link, mode).map_err(said)

@@ -43,10 +43,11 @@ impl AsFd for Held<'_> {
     }
 }
 
-/// The system's word as our error; a link in the way is named as such.
+/// The system's word as our error, said better where it is short.
 pub(super) fn said(errno: Errno) -> Error {
     match errno {
         Errno::LOOP => Error::new(Kind::Denied, "a symbolic link is in the way"),
+        Errno::XDEV => Error::new(Kind::Denied, "another file system is in the way"),
         other => io::Error::from(other).into(),
     }
 }

@@ -1,0 +1,178 @@
+//! A remote as the mount sees it: a backend, its place in the order, and whether it is there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::{Notify, watch};
+
+use super::{Backend, Capabilities};
+use crate::clock::Clock;
+use crate::error::{Error, Kind};
+use crate::object::RemoteId;
+
+/// Whether a remote can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// Not known yet; asked as if it were there.
+    Connecting,
+    /// It answered last.
+    Online,
+    /// It did not, since `since_ms`, for this reason.
+    Away { since_ms: i64, why: String },
+}
+
+/// One remote of the mount.
+pub struct Remote {
+    pub id: RemoteId,
+    /// Its URL without credentials.
+    pub shown: String,
+    pub upload: bool,
+    pub backend: Arc<dyn Backend>,
+    clock: Clock,
+    presence: watch::Sender<Presence>,
+    listed: watch::Sender<bool>,
+    capabilities: watch::Sender<Option<Capabilities>>,
+    synced_ms: AtomicI64,
+    suspected: Notify,
+}
+
+impl Remote {
+    /// A remote that nothing is known of yet, but whether it was ever `listed`.
+    pub fn new(
+        id: RemoteId,
+        shown: String,
+        upload: bool,
+        backend: Arc<dyn Backend>,
+        listed: bool,
+        clock: Clock,
+    ) -> Remote {
+        Remote {
+            id,
+            shown,
+            upload,
+            backend,
+            clock,
+            presence: watch::Sender::new(Presence::Connecting),
+            listed: watch::Sender::new(listed),
+            capabilities: watch::Sender::new(None),
+            synced_ms: AtomicI64::new(0),
+            suspected: Notify::new(),
+        }
+    }
+
+    /// Whether it can be used, now and as it changes.
+    pub fn presence(&self) -> watch::Receiver<Presence> {
+        self.presence.subscribe()
+    }
+
+    /// Whether it is known to be away.
+    pub fn is_away(&self) -> bool {
+        matches!(*self.presence.borrow(), Presence::Away { .. })
+    }
+
+    /// It answered.
+    pub fn is_here(&self) {
+        self.presence.send_if_modified(|now| {
+            let news = *now != Presence::Online;
+            *now = Presence::Online;
+            news
+        });
+    }
+
+    /// It did not answer.
+    pub fn went_away(&self, error: &Error) {
+        let since_ms = self.clock.now_ms();
+        self.presence.send_if_modified(|now| match now {
+            Presence::Away { why, .. } => {
+                *why = error.to_string();
+                false
+            }
+            Presence::Connecting | Presence::Online => {
+                *now = Presence::Away {
+                    since_ms,
+                    why: error.to_string(),
+                };
+                true
+            }
+        });
+    }
+
+    /// Takes notice of how a request ended: a refused connection means away, a deadline that
+    /// passed means that somebody should look.
+    pub fn heard(&self, error: &Error) {
+        match error.kind() {
+            Kind::Offline => {
+                self.went_away(error);
+                self.suspected.notify_one();
+            }
+            Kind::TimedOut | Kind::Unauthorized => self.suspected.notify_one(),
+            _ => {}
+        }
+    }
+
+    /// Ends when somebody has reason to doubt that the remote is there.
+    pub async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
+    /// Whether a whole listing was ever taken: until then absence is not known (promise P2).
+    pub fn listed(&self) -> watch::Receiver<bool> {
+        self.listed.subscribe()
+    }
+
+    /// Whether a whole listing was ever taken.
+    pub fn is_listed(&self) -> bool {
+        *self.listed.borrow()
+    }
+
+    /// A whole listing was taken.
+    pub fn set_listed(&self) {
+        self.listed.send_replace(true);
+    }
+
+    /// What it can do, once that is known.
+    pub fn capabilities(&self) -> Option<Capabilities> {
+        *self.capabilities.borrow()
+    }
+
+    /// Notes what it can do.
+    pub fn set_capabilities(&self, found: Capabilities) {
+        self.capabilities.send_replace(Some(found));
+    }
+
+    /// When its facts were last known to be complete, in milliseconds since 1970; 0 for never.
+    pub fn synced_ms(&self) -> i64 {
+        self.synced_ms.load(Ordering::Relaxed)
+    }
+
+    /// Its facts are complete as of now.
+    pub fn set_synced(&self) {
+        self.synced_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+    }
+}
+
+/// The remotes of a mount, in its order.
+#[derive(Clone)]
+pub struct Remotes(pub Arc<[Arc<Remote>]>);
+
+impl Remotes {
+    /// The remote `id`.
+    pub fn get(&self, id: RemoteId) -> Option<&Arc<Remote>> {
+        self.0.iter().find(|r| r.id == id)
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Remote>> {
+        self.0.iter()
+    }
+
+    /// Whether any is known to be away.
+    pub fn any_away(&self) -> bool {
+        self.0.iter().any(|r| r.is_away())
+    }
+
+    /// Whether all were listed at least once, or cannot be for now.
+    pub fn absence_is_known(&self) -> bool {
+        self.0.iter().all(|r| r.is_listed() || r.is_away())
+    }
+}

@@ -1,0 +1,357 @@
+//! What local programs do to the namespace: create, write, rename, remove.
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::node::{self, Held, Node, NodeId, NodeKind, Seen, Writing};
+use super::schema::sql;
+use super::writer::Writer;
+use crate::error::{Error, Kind, Result};
+use crate::path::{Name, RelPath};
+
+/// A node about to exist.
+#[derive(Debug, Clone)]
+pub struct NewNode {
+    pub parent: NodeId,
+    pub name: Name,
+    pub kind: NodeKind,
+    pub mode: u32,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: u64,
+    pub mtime_ns: i64,
+}
+
+/// Attributes to set; none leaves one as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attrs {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mtime_ns: Option<i64>,
+}
+
+impl Writer {
+    pub(super) fn need(&self, id: NodeId) -> Result<Node> {
+        node::node(&self.c, id)?.ok_or_else(|| Error::new(Kind::Stale, "the file was replaced"))
+    }
+
+    pub(super) fn run_sql(&self, statement: &str, params: impl rusqlite::Params) -> Result<usize> {
+        let mut statement = self.c.prepare_cached(statement).map_err(sql)?;
+        statement.execute(params).map_err(sql)
+    }
+
+    /// Makes a node. Errors: `Exists`; `NotFound` if the parent is gone.
+    pub fn create(&mut self, new: &NewNode, now_ns: i64) -> Result<Node> {
+        if node::node(&self.c, new.parent)?.is_none() {
+            return Err(Error::new(Kind::NotFound, "the directory is gone"));
+        }
+        let id = self.fresh_id();
+        let held = match new.kind {
+            NodeKind::File => Held::None,
+            NodeKind::Dir | NodeKind::Symlink => Held::Whole,
+        };
+        self.run_sql(
+            "INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, uid, gid, held)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                id.0 as i64, new.parent.0 as i64, new.name.as_bytes(), new.kind.code(), new.size as i64,
+                new.mtime_ns, now_ns, new.mode, new.uid, new.gid, held.code()
+            ],
+        )?;
+        self.touch_dir(new.parent, now_ns)?;
+        self.need(id)
+    }
+
+    pub(super) fn touch_dir(&self, id: NodeId, now_ns: i64) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET mtime_ns = ?2, ctime_ns = ?2 WHERE id = ?1",
+            params![id.0 as i64, now_ns],
+        )?;
+        Ok(())
+    }
+
+    /// A file is being written into `staged`: remembered, so that a crash leaves an orphan and not a riddle.
+    pub fn stage(&mut self, staged: u64, id: NodeId) -> Result<()> {
+        self.run_sql(
+            "INSERT OR REPLACE INTO staged(id, node, closed, size, mtime_ns) VALUES (?1, ?2, 0, 0, 0)",
+            params![staged as i64, id.0 as i64],
+        )?;
+        Ok(())
+    }
+
+    /// `close()` is about to return for a staged file: from here on it is a local write (promise P3).
+    pub fn close_staged(
+        &mut self,
+        staged: u64,
+        id: NodeId,
+        seen: Seen,
+        queue: bool,
+        now_ms: i64,
+    ) -> Result<()> {
+        self.run_sql(
+            "UPDATE staged SET closed = 1, size = ?2, mtime_ns = ?3 WHERE id = ?1",
+            params![staged as i64, seen.size as i64, seen.mtime_ns],
+        )?;
+        self.queue_put(id, queue, now_ms)?;
+        Ok(())
+    }
+
+    /// A staged file is not to be published after all.
+    pub fn abandon_staged(&mut self, staged: u64) -> Result<()> {
+        let id: Option<i64> = self
+            .c
+            .prepare_cached("DELETE FROM staged WHERE id = ?1 RETURNING node")
+            .and_then(|mut s| s.query_row([staged as i64], |row| row.get(0)).optional())
+            .map_err(sql)?;
+        let Some(id) = id.map(|n| NodeId(n as u64)) else {
+            return Ok(());
+        };
+        let Some(node) = node::node(&self.c, id)? else {
+            return Ok(());
+        };
+        if node.held == Held::None && node.origin.is_none() {
+            // It never was anything but the file that was not finished.
+            self.drop_node(&node)?;
+        } else if node.dirty == 0 {
+            self.run_sql("DELETE FROM outbox WHERE node = ?1", [id.0 as i64])?;
+        }
+        if let Some(name) = &node.name {
+            self.tell(node.parent, name);
+        }
+        Ok(())
+    }
+
+    /// A file's bytes as written here are in the tree: the node is now what `seen` says, and dirty.
+    pub fn written(
+        &mut self,
+        id: NodeId,
+        staged: Option<u64>,
+        seen: Seen,
+        queue: bool,
+        now_ms: i64,
+    ) -> Result<u64> {
+        if let Some(staged) = staged {
+            self.run_sql("DELETE FROM staged WHERE id = ?1", [staged as i64])?;
+        }
+        let generation = self.queue_put(id, queue, now_ms)?;
+        self.run_sql(
+            "UPDATE nodes SET size = ?2, mtime_ns = ?3, seen_size = ?2, seen_mtime_ns = ?3, seen_ino = ?4,
+             seen_ctime_ns = ?5, ctime_ns = max(?3, ?5), held = 1, dirty = ?6, sha256 = NULL,
+             accessed = ?7 / 1000 WHERE id = ?1",
+            params![
+                id.0 as i64, seen.size as i64, seen.mtime_ns, seen.ino as i64, seen.ctime_ns,
+                generation as i64, now_ms
+            ],
+        )?;
+        Ok(generation)
+    }
+
+    /// Notes whether a stored file is open for writing in place, or was left torn.
+    pub fn set_writing(&mut self, id: NodeId, writing: Writing) -> Result<()> {
+        let code = match writing {
+            Writing::No => 0,
+            Writing::Open => 1,
+            Writing::Torn => 2,
+        };
+        self.run_sql(
+            "UPDATE nodes SET writing = ?2 WHERE id = ?1",
+            params![id.0 as i64, code],
+        )?;
+        Ok(())
+    }
+
+    /// Notes what a stored file looks like now, without calling it written.
+    pub fn saw(&mut self, id: NodeId, seen: Seen) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET seen_size = ?2, seen_mtime_ns = ?3, seen_ino = ?4, seen_ctime_ns = ?5 WHERE id = ?1",
+            params![id.0 as i64, seen.size as i64, seen.mtime_ns, seen.ino as i64, seen.ctime_ns],
+        )?;
+        Ok(())
+    }
+
+    /// Sets attributes. A time set on purpose travels: the file is queued for it.
+    pub fn set_attrs(
+        &mut self,
+        id: NodeId,
+        attrs: Attrs,
+        queue: bool,
+        now_ns: i64,
+    ) -> Result<Node> {
+        let node = self.need(id)?;
+        self.run_sql(
+            "UPDATE nodes SET mode = coalesce(?2, mode), uid = coalesce(?3, uid), gid = coalesce(?4, gid),
+             mtime_ns = coalesce(?5, mtime_ns), ctime_ns = ?6 WHERE id = ?1",
+            params![id.0 as i64, attrs.mode, attrs.uid, attrs.gid, attrs.mtime_ns, now_ns],
+        )?;
+        let moved = attrs.mtime_ns.is_some_and(|t| t != node.mtime_ns);
+        if moved && node.kind == NodeKind::File {
+            let generation = self.queue_put(id, queue, now_ns / 1_000_000)?;
+            self.run_sql(
+                "UPDATE nodes SET touched = 1, dirty = CASE dirty WHEN 0 THEN 0 ELSE ?2 END WHERE id = ?1",
+                params![id.0 as i64, generation as i64],
+            )?;
+        }
+        self.need(id)
+    }
+
+    /// Removes a node's row and what hangs on it; its replicas become whiteouts.
+    pub(super) fn drop_node(&mut self, node: &Node) -> Result<()> {
+        let id = node.id.0 as i64;
+        self.run_sql("DELETE FROM nodes WHERE id = ?1", [id])?;
+        self.run_sql("UPDATE replicas SET node = NULL WHERE node = ?1", [id])?;
+        self.run_sql("DELETE FROM outbox WHERE node = ?1", [id])?;
+        if node.kind == NodeKind::Dir {
+            self.last_parent = None;
+        }
+        Ok(())
+    }
+
+    /// Deletes a file or symlink here. With `propagate`, queues its deletion at the remotes.
+    pub fn unlink(&mut self, id: NodeId, propagate: bool, now_ns: i64) -> Result<()> {
+        let node = self.need(id)?;
+        if node.kind == NodeKind::Dir {
+            return Err(Error::new(Kind::IsADirectory, "is a directory"));
+        }
+        let replicas = node::replicas(&self.c, id)?;
+        self.drop_node(&node)?;
+        if propagate {
+            for replica in replicas {
+                self.queue_delete(&replica, now_ns / 1_000_000)?;
+            }
+        }
+        self.touch_dir(node.parent, now_ns)
+    }
+
+    /// Deletes an empty directory. Errors: `NotEmpty`, `NotADirectory`.
+    pub fn remove_dir(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
+        let node = self.need(id)?;
+        if node.kind != NodeKind::Dir {
+            return Err(Error::new(Kind::NotADirectory, "is not a directory"));
+        }
+        if !node::children(&self.c, id, b"", 1)?.is_empty() {
+            return Err(Error::new(Kind::NotEmpty, "the directory is not empty"));
+        }
+        self.drop_node(&node)?;
+        self.touch_dir(node.parent, now_ns)
+    }
+
+    /// Gives a node another name. What had the name before is deleted here, its replicas
+    /// becoming what the moved file will replace.
+    pub fn rename(&mut self, id: NodeId, parent: NodeId, name: &Name, now_ns: i64) -> Result<Node> {
+        let node = self.need(id)?;
+        if let Some(target) = node::child(&self.c, parent, name.as_bytes())? {
+            if target.id == id {
+                return Ok(node);
+            }
+            self.check_replaceable(&node, &target)?;
+            self.drop_node(&target)?;
+        }
+        self.run_sql(
+            "UPDATE nodes SET parent = ?2, name = ?3, ctime_ns = ?4 WHERE id = ?1",
+            params![id.0 as i64, parent.0 as i64, name.as_bytes(), now_ns],
+        )?;
+        self.last_parent = None;
+        self.touch_dir(node.parent, now_ns)?;
+        self.touch_dir(parent, now_ns)?;
+        self.need(id)
+    }
+
+    fn check_replaceable(&self, node: &Node, target: &Node) -> Result<()> {
+        match (node.kind, target.kind) {
+            (NodeKind::Dir, NodeKind::Dir) => {
+                if !node::children(&self.c, target.id, b"", 1)?.is_empty() {
+                    return Err(Error::new(Kind::NotEmpty, "the directory is not empty"));
+                }
+                Ok(())
+            }
+            (NodeKind::Dir, _) => Err(Error::new(Kind::NotADirectory, "is not a directory")),
+            (_, NodeKind::Dir) => Err(Error::new(Kind::IsADirectory, "is a directory")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Swaps two names (`RENAME_EXCHANGE`).
+    pub fn exchange(&mut self, a: NodeId, b: NodeId, now_ns: i64) -> Result<()> {
+        let (a, b) = (self.need(a)?, self.need(b)?);
+        let (Some(a_name), Some(b_name)) = (&a.name, &b.name) else {
+            return Err(Error::new(Kind::Busy, "the root cannot move"));
+        };
+        let set = "UPDATE nodes SET parent = ?2, name = ?3, ctime_ns = ?4 WHERE id = ?1";
+        // Through a name that no file can have, for the pair is unique.
+        self.run_sql(
+            set,
+            params![a.id.0 as i64, a.parent.0 as i64, b"/".as_slice(), now_ns],
+        )?;
+        self.run_sql(
+            set,
+            params![b.id.0 as i64, a.parent.0 as i64, a_name.as_bytes(), now_ns],
+        )?;
+        self.run_sql(
+            set,
+            params![a.id.0 as i64, b.parent.0 as i64, b_name.as_bytes(), now_ns],
+        )?;
+        self.last_parent = None;
+        self.touch_dir(a.parent, now_ns)?;
+        self.touch_dir(b.parent, now_ns)
+    }
+
+    /// After a rename: every file at or beneath `id` whose key differs from its path goes up under
+    /// the new path. With `propagate`, the old keys are deleted at the remotes; without, they
+    /// stay there and stay hidden here. `local_only` says which paths never leave.
+    pub fn requeue_moved(
+        &mut self,
+        id: NodeId,
+        propagate: bool,
+        local_only: &dyn Fn(&RelPath) -> bool,
+        now_ms: i64,
+    ) -> Result<()> {
+        let mut work = vec![id];
+        while let Some(id) = work.pop() {
+            let Some(node) = node::node(&self.c, id)? else {
+                continue;
+            };
+            match node.kind {
+                NodeKind::Dir => {
+                    let found = node::rows(
+                        &self.c,
+                        "SELECT id FROM nodes WHERE parent = ?1",
+                        [id.0 as i64],
+                        |row| row.get::<_, i64>(0).map_err(sql),
+                    )?;
+                    work.extend(found.into_iter().map(|n| NodeId(n as u64)));
+                }
+                NodeKind::File => self.requeue_file(&node, propagate, local_only, now_ms)?,
+                NodeKind::Symlink => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn requeue_file(
+        &mut self,
+        node: &Node,
+        propagate: bool,
+        local_only: &dyn Fn(&RelPath) -> bool,
+        now_ms: i64,
+    ) -> Result<()> {
+        let Some(path) = node::path(&self.c, node.id)? else {
+            return Ok(());
+        };
+        // What was queued was meant for the old name, with that name's base.
+        self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
+        if propagate {
+            for replica in node::replicas(&self.c, node.id)? {
+                if replica.key != path {
+                    self.queue_delete(&replica, now_ms)?;
+                }
+            }
+        }
+        let generation = self.queue_put(node.id, !local_only(&path), now_ms)?;
+        // Bytes that the remote has under the old name stay clean.
+        self.run_sql(
+            "UPDATE nodes SET dirty = ?2 WHERE id = ?1 AND dirty <> 0",
+            params![node.id.0 as i64, generation as i64],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,349 @@
+//! What the store holds, as rows: hydrated, evicted, used, pinned, doomed, kept aside.
+
+use rusqlite::params;
+
+use super::node::{self, Held, Node, NodeId, RemoteId, Seen, select_node};
+use super::schema::sql;
+use super::writer::Writer;
+use crate::error::Result;
+use crate::object::{Meta, Sha256, Version};
+use crate::path::RelPath;
+
+/// Sums over the mount's files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub files: u64,
+    pub bytes: u64,
+    pub held_files: u64,
+    pub held_bytes: u64,
+    pub dirty_files: u64,
+    pub dirty_bytes: u64,
+}
+
+/// A stored file that is to go, if it still looks like this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doomed {
+    pub path: RelPath,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub ino: u64,
+}
+
+/// A file that was being written when the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StagedRow {
+    pub id: u64,
+    pub node: NodeId,
+    /// A `close()` returned for it, when it had this size and time.
+    pub closed: Option<(u64, i64)>,
+}
+
+/// Our version of a file whose path the remote's version kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictRow {
+    pub id: i64,
+    pub path: RelPath,
+    /// Name in the store's `conflicts` directory.
+    pub file: String,
+    pub remote: String,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub at_ms: i64,
+}
+
+/// Reads the sums.
+pub fn totals(c: &rusqlite::Connection) -> Result<Totals> {
+    let mut totals = Totals::default();
+    let pairs = node::rows(c, "SELECT what, n FROM totals", [], |row| {
+        let what: String = row.get(0).map_err(sql)?;
+        Ok((what, row.get::<_, i64>(1).map_err(sql)?.max(0) as u64))
+    })?;
+    for (what, n) in pairs {
+        match what.as_str() {
+            "files" => totals.files = n,
+            "bytes" => totals.bytes = n,
+            "held_files" => totals.held_files = n,
+            "held_bytes" => totals.held_bytes = n,
+            "dirty_files" => totals.dirty_files = n,
+            "dirty_bytes" => totals.dirty_bytes = n,
+            _ => {}
+        }
+    }
+    Ok(totals)
+}
+
+/// Up to `limit` files that may be evicted, least recently used first: held, clean, not pinned,
+/// not waiting to go up, and still at a remote.
+pub fn evictable(c: &rusqlite::Connection, limit: usize, skip: usize) -> Result<Vec<Node>> {
+    let query = select_node!(
+        "FROM nodes WHERE kind = 0 AND held <> 0 AND dirty = 0 AND pinned = 0 AND writing = 0
+         AND EXISTS(SELECT 1 FROM replicas r WHERE r.node = nodes.id)
+         AND NOT EXISTS(SELECT 1 FROM outbox o JOIN remotes m ON m.id = o.remote
+                        WHERE o.node = nodes.id AND m.upload = 1)
+         ORDER BY accessed LIMIT ?1 OFFSET ?2"
+    );
+    node::rows(c, query, params![limit as i64, skip as i64], node::node_of)
+}
+
+/// Files left torn, or open for writing in place when the daemon ended; up to `limit`.
+pub fn unfinished(c: &rusqlite::Connection, limit: usize) -> Result<Vec<Node>> {
+    let query =
+        select_node!("FROM nodes WHERE (dirty <> 0 OR writing <> 0) AND writing <> 0 LIMIT ?1");
+    node::rows(c, query, [limit as i64], node::node_of)
+}
+
+/// Files that were being written when the daemon ended.
+pub fn staged(c: &rusqlite::Connection) -> Result<Vec<StagedRow>> {
+    let query = "SELECT id, node, closed, size, mtime_ns FROM staged ORDER BY id";
+    node::rows(c, query, [], |row| {
+        let closed = row.get::<_, i64>(2).map_err(sql)? != 0;
+        let state = (
+            row.get::<_, i64>(3).map_err(sql)? as u64,
+            row.get(4).map_err(sql)?,
+        );
+        Ok(StagedRow {
+            id: row.get::<_, i64>(0).map_err(sql)? as u64,
+            node: NodeId(row.get::<_, i64>(1).map_err(sql)? as u64),
+            closed: closed.then_some(state),
+        })
+    })
+}
+
+/// Up to `limit` stored files that are to go.
+pub fn doomed(c: &rusqlite::Connection, limit: usize) -> Result<Vec<Doomed>> {
+    let query = "SELECT path, size, mtime_ns, ino FROM doomed ORDER BY path LIMIT ?1";
+    node::rows(c, query, [limit as i64], doomed_of)
+}
+
+/// Whether the stored file at `path` is to go.
+pub fn doomed_at(c: &rusqlite::Connection, path: &RelPath) -> Result<Option<Doomed>> {
+    let query = "SELECT path, size, mtime_ns, ino FROM doomed WHERE path = ?1";
+    Ok(node::rows(c, query, [path.as_bytes()], doomed_of)?.pop())
+}
+
+fn doomed_of(row: &rusqlite::Row<'_>) -> Result<Doomed> {
+    let path: Vec<u8> = row.get(0).map_err(sql)?;
+    Ok(Doomed {
+        path: RelPath::new(&path)?,
+        size: row.get::<_, i64>(1).map_err(sql)? as u64,
+        mtime_ns: row.get(2).map_err(sql)?,
+        ino: row.get::<_, i64>(3).map_err(sql)? as u64,
+    })
+}
+
+/// Versions of ours that were kept aside, newest first.
+pub fn conflicts(c: &rusqlite::Connection, limit: usize) -> Result<Vec<ConflictRow>> {
+    let query = "SELECT id, path, file, remote, size, mtime_ns, at_ms FROM conflicts ORDER BY id DESC LIMIT ?1";
+    node::rows(c, query, [limit as i64], |row| {
+        let path: Vec<u8> = row.get(1).map_err(sql)?;
+        Ok(ConflictRow {
+            id: row.get(0).map_err(sql)?,
+            path: RelPath::new(&path)?,
+            file: row.get(2).map_err(sql)?,
+            remote: row.get(3).map_err(sql)?,
+            size: row.get::<_, i64>(4).map_err(sql)? as u64,
+            mtime_ns: row.get(5).map_err(sql)?,
+            at_ms: row.get(6).map_err(sql)?,
+        })
+    })
+}
+
+impl Writer {
+    /// The store has the node's bytes now. False if the node became something else meanwhile.
+    pub fn hydrated(
+        &mut self,
+        id: NodeId,
+        version: &(RemoteId, Version),
+        seen: Seen,
+        sha256: Option<Sha256>,
+        now_ms: i64,
+    ) -> Result<bool> {
+        let Some(node) = node::node(&self.c, id)? else {
+            return Ok(false);
+        };
+        if node.dirty != 0 || node.origin.as_ref() != Some(version) {
+            return Ok(false);
+        }
+        self.run_sql(
+            "UPDATE nodes SET held = 1, size = ?2, seen_size = ?2, seen_mtime_ns = ?3, seen_ino = ?4,
+             seen_ctime_ns = ?5, sha256 = coalesce(?6, sha256), accessed = ?7 / 1000 WHERE id = ?1",
+            params![
+                id.0 as i64, seen.size as i64, seen.mtime_ns, seen.ino as i64, seen.ctime_ns,
+                sha256.map(|h| h.0.to_vec()), now_ms
+            ],
+        )?;
+        Ok(true)
+    }
+
+    /// The remote that the bytes will come from describes them in another way than the one the
+    /// node was listed with (equal bytes): the node takes that description.
+    pub fn retarget(&mut self, id: NodeId, remote: RemoteId, version: &Version) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET origin = ?2, version = ?3 WHERE id = ?1 AND dirty = 0",
+            params![id.0 as i64, remote.0, version.as_str()],
+        )?;
+        Ok(())
+    }
+
+    /// The store no longer has a clean node's bytes. A node that nobody else has is gone with them.
+    pub fn not_held(&mut self, id: NodeId) -> Result<()> {
+        let Some(node) = node::node(&self.c, id)? else {
+            return Ok(());
+        };
+        let replicas = node::replicas(&self.c, id)?;
+        let Some(first) = replicas.first() else {
+            self.drop_node(&node)?;
+            if let Some(name) = &node.name {
+                self.tell(node.parent, name);
+            }
+            return Ok(());
+        };
+        self.run_sql(
+            "UPDATE nodes SET held = 0, writing = 0, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
+             seen_ctime_ns = NULL WHERE id = ?1",
+            [id.0 as i64],
+        )?;
+        if node.dirty != 0 {
+            self.revert_to(&node, first.remote, &first.meta)?;
+        }
+        Ok(())
+    }
+
+    /// A dirty node whose local bytes went elsewhere shows the remote's version again.
+    fn revert_to(&mut self, node: &Node, remote: RemoteId, meta: &Meta) -> Result<()> {
+        let (old, new) = (node.id.0 as i64, self.fresh_id().0 as i64);
+        self.run_sql("DELETE FROM outbox WHERE node = ?1", [old])?;
+        self.run_sql(
+            "UPDATE nodes SET id = ?2, dirty = 0, touched = 0, writing = 0, size = ?3, mtime_ns = ?4, sha256 = ?5,
+             origin = ?6, version = ?7 WHERE id = ?1",
+            params![
+                old, new, meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec()),
+                remote.0, meta.version.as_str()
+            ],
+        )?;
+        self.run_sql("UPDATE replicas SET node = ?2 WHERE node = ?1", [old, new])?;
+        if let Some(name) = &node.name {
+            self.tell(node.parent, name);
+        }
+        Ok(())
+    }
+
+    /// Our version of a file is about to be set aside; the row comes before the rename, so that a
+    /// crash between them leaves no file without a name. Returns the conflict's number.
+    pub fn conflict_begins(&mut self, id: NodeId, url: &str, now_ms: i64) -> Result<i64> {
+        let node = self.need(id)?;
+        let path = node::path(&self.c, id)?.unwrap_or_default();
+        self.run_sql(
+            "INSERT INTO conflicts(path, file, remote, size, mtime_ns, at_ms) VALUES (?1, '', ?2, ?3, ?4, ?5)",
+            params![path.as_bytes(), url, node.size as i64, node.mtime_ns, now_ms],
+        )?;
+        Ok(self.c.last_insert_rowid())
+    }
+
+    /// The version set aside has this name in the store.
+    pub fn conflict_named(&mut self, conflict: i64, file: &str) -> Result<()> {
+        self.run_sql(
+            "UPDATE conflicts SET file = ?2 WHERE id = ?1",
+            params![conflict, file],
+        )?;
+        Ok(())
+    }
+
+    /// Our version was set aside, and the remote's (`meta`) has the path.
+    pub fn conflicted(&mut self, id: NodeId, remote: RemoteId, meta: &Meta) -> Result<()> {
+        let node = self.need(id)?;
+        let path = node::path(&self.c, id)?.unwrap_or_default();
+        self.run_sql(
+            "INSERT OR REPLACE INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                remote.0,
+                path.as_bytes(),
+                id.0 as i64,
+                meta.version.as_str(),
+                meta.size as i64,
+                meta.mtime_ns,
+                meta.sha256.map(|h| h.0.to_vec())
+            ],
+        )?;
+        self.run_sql(
+            "UPDATE nodes SET held = 0, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
+             seen_ctime_ns = NULL WHERE id = ?1",
+            [id.0 as i64],
+        )?;
+        self.revert_to(&node, remote, meta)
+    }
+
+    /// A version kept aside was taken back or dropped.
+    pub fn conflict_settled(&mut self, id: i64) -> Result<()> {
+        self.run_sql("DELETE FROM conflicts WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    /// Gives a node a new inode number, for its bytes are about to be replaced while readers
+    /// have the old ones open.
+    pub fn replace_id(&mut self, id: NodeId) -> Result<NodeId> {
+        let node = self.need(id)?;
+        let (old, new) = (id.0 as i64, self.fresh_id());
+        for statement in [
+            "UPDATE nodes SET id = ?2 WHERE id = ?1",
+            "UPDATE replicas SET node = ?2 WHERE node = ?1",
+            "UPDATE outbox SET node = ?2 WHERE node = ?1",
+            "UPDATE staged SET node = ?2 WHERE node = ?1",
+        ] {
+            self.run_sql(statement, [old, new.0 as i64])?;
+        }
+        if let Some(name) = &node.name {
+            self.tell(node.parent, name);
+        }
+        Ok(new)
+    }
+
+    /// Notes when files were last used, in seconds since 1970.
+    pub fn used(&mut self, uses: &[(NodeId, i64)]) -> Result<()> {
+        for (id, at) in uses {
+            self.run_sql(
+                "UPDATE nodes SET accessed = ?2 WHERE id = ?1 AND accessed < ?2",
+                params![id.0 as i64, at],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Pins or unpins a file: pinned files are not evicted.
+    pub fn pin(&mut self, id: NodeId, pinned: bool) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET pinned = ?2 WHERE id = ?1",
+            params![id.0 as i64, pinned],
+        )?;
+        Ok(())
+    }
+
+    /// A doomed file is gone, or was something else.
+    pub fn doom_done(&mut self, path: &RelPath) -> Result<()> {
+        self.run_sql("DELETE FROM doomed WHERE path = ?1", [path.as_bytes()])?;
+        Ok(())
+    }
+
+    /// A stored file that has no row, or whose row says it is not held, belongs to this node as
+    /// the bytes of the version the node shows.
+    pub fn adopt_clean(&mut self, id: NodeId, seen: Seen) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET held = ?6, seen_size = ?2, seen_mtime_ns = ?3, seen_ino = ?4, seen_ctime_ns = ?5 WHERE id = ?1",
+            params![
+                id.0 as i64, seen.size as i64, seen.mtime_ns, seen.ino as i64, seen.ctime_ns,
+                Held::Whole.code()
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Marks a directory as made here, so that it stays when it is empty.
+    pub fn keep_dir(&mut self, id: NodeId) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET held = 1 WHERE id = ?1 AND kind = 1",
+            [id.0 as i64],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! Facts: what the namespace is, what every remote has, what the store holds, what
+//! must go up. All SQL lives here.
+//!
+//! One thread writes, in batches ([`Index::edit`]); whoever reads does so on a
+//! read-only connection of its own thread ([`Index::read`]) and sees every edit
+//! that was answered. An answered edit survives the death of the process; after
+//! [`Index::sync`] it survives a power cut.
+
+pub mod edit;
+pub mod holding;
+pub mod node;
+pub mod outbox;
+pub mod remote;
+mod schema;
+mod vfs;
+
+mod writer;
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+use crate::error::{About as _, Error, Kind, Result};
+
+pub use edit::{Attrs, NewNode};
+pub use holding::{ConflictRow, Doomed, StagedRow, Totals};
+pub use node::{Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, Seen, Writing, same_bytes};
+pub use outbox::{Operation, OutboxRow, OutboxTotals, Sent};
+pub use remote::{Applied, RemoteRow};
+pub use writer::{Event, Invalidation, Writer};
+
+/// How many commits' news may wait before the reader is told "everything" instead.
+const EVENTS: usize = 4096;
+/// Generations are given from blocks, so that none is ever given twice without a write each.
+const GENERATION_BLOCK: i64 = 1 << 32;
+
+/// Numbers the indexes of this process, so that a thread's reader belongs to the right one.
+static NEXT_INDEX: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    static READERS: RefCell<Vec<(u64, Connection)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The index of one mount.
+pub struct Index {
+    path: PathBuf,
+    number: u64,
+    queue: writer::Queue,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Index {
+    /// Opens the index file at `path`. The second value is where a broken one was put; the third
+    /// tells what commits changed.
+    pub fn open(path: &Path) -> Result<(Index, Option<PathBuf>, Receiver<Event>)> {
+        let (c, aside) = schema::open(path)?;
+        let next_id: i64 = c
+            .query_row("SELECT max(id) FROM nodes", [], |row| row.get(0))
+            .map_err(schema::sql)?;
+        let generation: i64 = c
+            .query_row(
+                "UPDATE meta SET value = value + ?1 WHERE key = 'generation' RETURNING value",
+                [GENERATION_BLOCK],
+                |row| row.get(0),
+            )
+            .map_err(schema::sql)?;
+        let writer = Writer {
+            c,
+            next_id: next_id as u64,
+            next_generation: generation as u64,
+            remotes: Vec::new(),
+            changed: Vec::new(),
+            last_parent: None,
+        };
+        let (sender, events) = sync_channel(EVENTS);
+        let (queue, thread) = writer::start(writer, sender)?;
+        let index = Index {
+            path: path.to_owned(),
+            number: NEXT_INDEX.fetch_add(1, Ordering::Relaxed),
+            queue,
+            thread: Mutex::new(Some(thread)),
+        };
+        Ok((index, aside, events))
+    }
+
+    /// Edits and waits for the commit. Not for tasks: see [`edit_later`](Index::edit_later).
+    pub fn edit<T: Send + 'static>(
+        &self,
+        edit: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = sync_channel(1);
+        self.queue.send(edit, move |result| {
+            // The caller may have given up waiting.
+            let _ = sender.send(result);
+        })?;
+        receiver.recv().unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Edits; the future ends after the commit.
+    pub async fn edit_later<T: Send + 'static>(
+        &self,
+        edit: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.queue.send(edit, move |result| {
+            let _ = sender.send(result);
+        })?;
+        receiver.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Reads on this thread's own connection.
+    pub fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        READERS.with(|readers| {
+            let mut readers = readers.borrow_mut();
+            let at = match readers
+                .iter()
+                .position(|(number, _)| *number == self.number)
+            {
+                Some(at) => at,
+                None => {
+                    if readers.len() >= 4 {
+                        // Only tests have more than one index in a process's life.
+                        readers.remove(0);
+                    }
+                    readers.push((self.number, schema::open_reader(&self.path)?));
+                    readers.len() - 1
+                }
+            };
+            read(&readers[at].1)
+        })
+    }
+
+    /// The node `id`.
+    pub fn node(&self, id: NodeId) -> Result<Option<Node>> {
+        self.read(|c| node::node(c, id))
+    }
+
+    /// The path of the node `id`.
+    pub fn path_of(&self, id: NodeId) -> Result<Option<crate::path::RelPath>> {
+        self.read(|c| node::path(c, id))
+    }
+
+    /// Makes every answered edit survive a power cut.
+    pub fn sync(&self) -> Result<()> {
+        let mut wal = self.path.as_os_str().to_owned();
+        wal.push("-wal");
+        for path in [Path::new(&wal), &self.path] {
+            match std::fs::File::open(path) {
+                Ok(file) => file.sync_data().about(path.display())?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::from(error).about(path.display())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the writer's thread after what is queued; later edits fail.
+    pub fn close(&self) {
+        self.queue.stop();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // A panic there was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Io, "the index is closed")
+}

@@ -1,0 +1,331 @@
+//! What must still go up: the rows, their order, and what an upload's end does to them.
+
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::node::{self, Node, NodeId, RemoteId, Replica};
+use super::schema::sql;
+use super::writer::Writer;
+use crate::error::{Error, Kind, Result};
+use crate::object::{Meta, Version};
+use crate::path::RelPath;
+
+/// How long a written file rests before it goes up: a file that is rewritten or renamed at once
+/// goes up once.
+pub const SETTLE_MS: i64 = 100;
+
+/// What a row asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Publish the node's bytes under its path.
+    Put(NodeId),
+    /// Delete the key.
+    Delete(RelPath),
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxRow {
+    pub id: i64,
+    pub remote: RemoteId,
+    pub operation: Operation,
+    /// The version that the local change replaces; none if there was nothing.
+    pub base: Option<Version>,
+    pub generation: u64,
+    pub queued_at_ms: i64,
+    pub attempts: u32,
+    pub not_before_ms: i64,
+    pub last_error: Option<String>,
+}
+
+/// What an upload's end means for its row.
+#[derive(Debug, Clone)]
+pub enum Sent {
+    /// The remote has these bytes under this key now.
+    Published(Meta),
+    /// The key is gone at the remote.
+    Deleted,
+    /// There is nothing to send any more.
+    Moot,
+}
+
+fn row_of(row: &Row<'_>) -> Result<OutboxRow> {
+    let node: Option<i64> = row.get(2).map_err(sql)?;
+    let key: Option<Vec<u8>> = row.get(3).map_err(sql)?;
+    let base: Option<String> = row.get(4).map_err(sql)?;
+    let operation = match (node, key) {
+        (Some(id), None) => Operation::Put(NodeId(id as u64)),
+        (None, Some(key)) => Operation::Delete(RelPath::new(&key)?),
+        _ => return Err(Error::new(Kind::Corrupt, "index: bad outbox row")),
+    };
+    Ok(OutboxRow {
+        id: row.get(0).map_err(sql)?,
+        remote: RemoteId(row.get(1).map_err(sql)?),
+        operation,
+        base: base.as_deref().map(Version::new).transpose()?,
+        generation: row.get::<_, i64>(5).map_err(sql)? as u64,
+        queued_at_ms: row.get(6).map_err(sql)?,
+        attempts: row.get(7).map_err(sql)?,
+        not_before_ms: row.get(8).map_err(sql)?,
+        last_error: row.get(9).map_err(sql)?,
+    })
+}
+
+macro_rules! select_outbox {
+    ($rest:literal) => {
+        concat!(
+            "SELECT o.id, o.remote, o.node, o.key, o.base, o.generation, o.queued_at, o.attempts, o.not_before, ",
+            "o.last_error FROM outbox o JOIN remotes m ON m.id = o.remote WHERE m.upload = 1 ",
+            $rest
+        )
+    };
+}
+
+/// Rows of remotes that take uploads and may be tried at `now_ms`, oldest first, after row `after`.
+pub fn ready(
+    c: &rusqlite::Connection,
+    now_ms: i64,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<OutboxRow>> {
+    let query = select_outbox!("AND o.not_before <= ?1 AND o.id > ?2 ORDER BY o.id LIMIT ?3");
+    node::rows(c, query, params![now_ms, after, limit as i64], row_of)
+}
+
+/// The oldest row of all.
+pub fn oldest(c: &rusqlite::Connection) -> Result<Option<OutboxRow>> {
+    let query = select_outbox!("ORDER BY o.queued_at, o.id LIMIT 1");
+    Ok(node::rows(c, query, [], row_of)?.pop())
+}
+
+/// When the next row that must wait may be tried, in milliseconds since 1970.
+pub fn next_due(c: &rusqlite::Connection, now_ms: i64) -> Result<Option<i64>> {
+    let query = "SELECT min(o.not_before) FROM outbox o JOIN remotes m ON m.id = o.remote
+                 WHERE m.upload = 1 AND o.not_before > ?1";
+    let mut statement = c.prepare_cached(query).map_err(sql)?;
+    statement.query_row([now_ms], |row| row.get(0)).map_err(sql)
+}
+
+/// One row, if it is still there.
+pub fn row(c: &rusqlite::Connection, id: i64) -> Result<Option<OutboxRow>> {
+    let query = select_outbox!("AND o.id = ?1");
+    Ok(node::rows(c, query, [id], row_of)?.pop())
+}
+
+/// Whether something of this node waits to go up.
+pub fn is_queued(c: &rusqlite::Connection, id: NodeId) -> Result<bool> {
+    let query = "SELECT EXISTS(SELECT 1 FROM outbox o JOIN remotes m ON m.id = o.remote
+                 WHERE o.node = ?1 AND m.upload = 1)";
+    let mut statement = c.prepare_cached(query).map_err(sql)?;
+    statement
+        .query_row([id.0 as i64], |row| row.get(0))
+        .map_err(sql)
+}
+
+/// The outbox in figures.
+#[derive(Debug, Clone, Default)]
+pub struct OutboxTotals {
+    pub pending: u64,
+    /// Rows for remotes that take no uploads: kept, so that nothing is forgotten if they do later.
+    pub parked: u64,
+    pub failing: u64,
+}
+
+/// Counts the rows.
+pub fn totals(c: &rusqlite::Connection) -> Result<OutboxTotals> {
+    let query = "SELECT coalesce(sum(m.upload), 0), coalesce(sum(1 - m.upload), 0),
+                 coalesce(sum(m.upload AND o.attempts > 0), 0) FROM outbox o JOIN remotes m ON m.id = o.remote";
+    let mut statement = c.prepare_cached(query).map_err(sql)?;
+    statement
+        .query_row([], |row| {
+            Ok(OutboxTotals {
+                pending: row.get::<_, i64>(0)? as u64,
+                parked: row.get::<_, i64>(1)? as u64,
+                failing: row.get::<_, i64>(2)? as u64,
+            })
+        })
+        .map_err(sql)
+}
+
+impl Writer {
+    /// Queues the node for every remote that takes uploads. Where none does, rows are kept all the
+    /// same, for they remember which version a local write replaced. `queue` false: never leaves.
+    pub(super) fn queue_put(&mut self, id: NodeId, queue: bool, now_ms: i64) -> Result<u64> {
+        let generation = self.fresh_generation();
+        if !queue {
+            self.run_sql("DELETE FROM outbox WHERE node = ?1", [id.0 as i64])?;
+            return Ok(generation);
+        }
+        let Some(path) = node::path(&self.c, id)? else {
+            return Err(Error::new(Kind::Stale, "the file was removed"));
+        };
+        let any = self.remotes.iter().any(|(_, upload)| *upload);
+        let targets: Vec<_> = self
+            .remotes
+            .iter()
+            .filter(|(_, upload)| *upload || !any)
+            .copied()
+            .collect();
+        for (remote, _) in targets {
+            self.queue_put_to(remote, id, &path, generation, now_ms)?;
+        }
+        Ok(generation)
+    }
+
+    fn queue_put_to(
+        &self,
+        remote: RemoteId,
+        id: NodeId,
+        path: &RelPath,
+        generation: u64,
+        now_ms: i64,
+    ) -> Result<()> {
+        // A put takes the place of a delete of the same key that has not gone yet.
+        self.run_sql(
+            "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
+            params![remote.0, path.as_bytes()],
+        )?;
+        let base = node::replica(&self.c, remote, path)?.map(|r| r.meta.version);
+        self.run_sql(
+            "INSERT INTO outbox(remote, node, base, generation, queued_at, not_before) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT(remote, node) WHERE node IS NOT NULL DO UPDATE SET generation = excluded.generation,
+             not_before = excluded.not_before, attempts = 0",
+            params![
+                remote.0, id.0 as i64, base.as_ref().map(Version::as_str), generation as i64, now_ms,
+                now_ms + SETTLE_MS
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn queue_delete(&mut self, replica: &Replica, now_ms: i64) -> Result<()> {
+        let takes = self
+            .remotes
+            .iter()
+            .any(|(id, upload)| *id == replica.remote && *upload);
+        if !takes {
+            return Ok(());
+        }
+        let generation = self.fresh_generation();
+        self.run_sql(
+            "INSERT INTO outbox(remote, key, base, generation, queued_at) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT(remote, key) WHERE key IS NOT NULL DO UPDATE SET base = excluded.base,
+             generation = excluded.generation, not_before = 0",
+            params![
+                replica.remote.0, replica.key.as_bytes(), replica.meta.version.as_str(),
+                generation as i64, now_ms
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// An attempt failed: when the next one may come, and why.
+    pub fn upload_failed(&mut self, id: i64, not_before_ms: i64, error: &str) -> Result<()> {
+        self.run_sql(
+            "UPDATE outbox SET attempts = attempts + 1, not_before = ?2, last_error = ?3 WHERE id = ?1",
+            params![id, not_before_ms, error],
+        )?;
+        Ok(())
+    }
+
+    /// Lets every waiting row be tried at once.
+    pub fn retry_now(&mut self) -> Result<()> {
+        self.run_sql("UPDATE outbox SET not_before = 0 WHERE not_before > 0", [])?;
+        Ok(())
+    }
+
+    /// The local change is to be based on another version of the remote's.
+    pub fn rebase(&mut self, id: i64, base: Option<&Version>) -> Result<()> {
+        self.run_sql(
+            "UPDATE outbox SET base = ?2, not_before = 0 WHERE id = ?1",
+            params![id, base.map(Version::as_str)],
+        )?;
+        Ok(())
+    }
+
+    /// An upload ended well. `row` is as it was when the upload began: if the file was written again
+    /// since, the row stays, based on what is at the remote now.
+    pub fn sent(&mut self, row: &OutboxRow, key: &RelPath, outcome: &Sent) -> Result<()> {
+        if let Sent::Deleted = outcome {
+            self.run_sql(
+                "DELETE FROM replicas WHERE remote = ?1 AND key = ?2 AND node IS NULL",
+                params![row.remote.0, key.as_bytes()],
+            )?;
+        }
+        let still: Option<i64> = self
+            .c
+            .prepare_cached("SELECT generation FROM outbox WHERE id = ?1")
+            .and_then(|mut s| s.query_row([row.id], |r| r.get(0)).optional())
+            .map_err(sql)?;
+        let node = match &row.operation {
+            Operation::Put(id) => node::node(&self.c, *id)?,
+            Operation::Delete(_) => None,
+        };
+        if let Sent::Published(meta) = outcome {
+            self.note_published(row, key, meta, node.as_ref())?;
+        }
+        match (still, outcome) {
+            (Some(generation), _) if generation as u64 == row.generation => {
+                self.finish(row, node.as_ref())
+            }
+            (Some(_), Sent::Published(meta)) => self.rebase(row.id, Some(&meta.version)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key's replica is what we sent, and belongs to our node if that is still under this path.
+    fn note_published(
+        &mut self,
+        row: &OutboxRow,
+        key: &RelPath,
+        meta: &Meta,
+        node: Option<&Node>,
+    ) -> Result<()> {
+        let here = match node {
+            Some(node) => node::path(&self.c, node.id)?.as_ref() == Some(key),
+            None => false,
+        };
+        let owner = node.filter(|_| here);
+        self.run_sql(
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT(remote, key) DO UPDATE SET node = coalesce(excluded.node, node), version = excluded.version,
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256",
+            params![
+                row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), meta.version.as_str(),
+                meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec())
+            ],
+        )?;
+        let Some(node) = owner else { return Ok(()) };
+        // Under its old names the file is a whiteout from now on: it lives under this one.
+        self.run_sql(
+            "UPDATE replicas SET node = NULL WHERE node = ?1 AND remote = ?2 AND key <> ?3",
+            params![node.id.0 as i64, row.remote.0, key.as_bytes()],
+        )?;
+        Ok(())
+    }
+
+    /// The row is done. The file is clean once no remote that takes uploads waits for it.
+    fn finish(&mut self, row: &OutboxRow, node: Option<&Node>) -> Result<()> {
+        self.run_sql("DELETE FROM outbox WHERE id = ?1", [row.id])?;
+        let Some(node) = node else { return Ok(()) };
+        if is_queued(&self.c, node.id)? {
+            return Ok(());
+        }
+        self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
+        let replica = node::replicas(&self.c, node.id)?
+            .into_iter()
+            .find(|r| r.remote == row.remote);
+        let Some(replica) = replica else {
+            return Ok(());
+        };
+        self.run_sql(
+            "UPDATE nodes SET dirty = 0, touched = 0, writing = 0, origin = ?2, version = ?3, sha256 = coalesce(?4, sha256)
+             WHERE id = ?1",
+            params![
+                node.id.0 as i64, row.remote.0, replica.meta.version.as_str(),
+                replica.meta.sha256.map(|h| h.0.to_vec())
+            ],
+        )?;
+        Ok(())
+    }
+}

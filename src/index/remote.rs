@@ -1,0 +1,451 @@
+//! What remotes tell us, applied: changes become rows, rows become names.
+
+use rusqlite::params;
+
+use super::node::{self, Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, same_bytes};
+use super::schema::sql;
+use super::writer::Writer;
+use crate::error::{Error, Kind, Result};
+use crate::object::{Change, Cursor, Meta, Object};
+use crate::path::{Name, RelPath};
+
+/// What applying a batch of changes came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    pub changed: u64,
+    pub removed: u64,
+    pub refused: u64,
+}
+
+/// Where a remote's facts stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteRow {
+    pub id: RemoteId,
+    pub url: String,
+    pub upload: bool,
+    pub cursor: Option<Cursor>,
+    /// When a whole listing was last taken, in milliseconds since 1970.
+    pub listed_ms: Option<i64>,
+    pub refused: u64,
+}
+
+/// The remotes of the mount, in order.
+pub fn remotes(c: &rusqlite::Connection) -> Result<Vec<RemoteRow>> {
+    let query = "SELECT id, url, upload, epoch, seq, listed_ms, refused FROM remotes
+                 WHERE position >= 0 ORDER BY position";
+    node::rows(c, query, [], |row| {
+        let epoch: Option<String> = row.get(3).map_err(sql)?;
+        let seq: Option<i64> = row.get(4).map_err(sql)?;
+        Ok(RemoteRow {
+            id: RemoteId(row.get(0).map_err(sql)?),
+            url: row.get(1).map_err(sql)?,
+            upload: row.get::<_, i64>(2).map_err(sql)? != 0,
+            cursor: epoch.zip(seq).map(|(epoch, seq)| Cursor {
+                epoch,
+                seq: seq as u64,
+            }),
+            listed_ms: row.get(5).map_err(sql)?,
+            refused: row.get::<_, i64>(6).map_err(sql)? as u64,
+        })
+    })
+}
+
+impl Writer {
+    /// Says which remotes the mount has, in order. Remotes it had before and has no more are
+    /// parked: their rows stay until [`forget_some`](Writer::forget_some) took them.
+    pub fn set_remotes(&mut self, wanted: &[(String, bool)]) -> Result<Vec<RemoteRow>> {
+        self.run_sql("UPDATE remotes SET position = -1, upload = 0", [])?;
+        for (position, (url, upload)) in wanted.iter().enumerate() {
+            self.run_sql(
+                "INSERT INTO remotes(url, position, upload) VALUES (?1, ?2, ?3)
+                 ON CONFLICT(url) DO UPDATE SET position = excluded.position, upload = excluded.upload",
+                params![url, position as i64, upload],
+            )?;
+        }
+        let found = remotes(&self.c)?;
+        self.remotes = found.iter().map(|r| (r.id, r.upload)).collect();
+        Ok(found)
+    }
+
+    /// Takes up to `limit` replicas of remotes that the mount has no more. Returns whether some are left.
+    pub fn forget_some(&mut self, limit: usize, now_ns: i64) -> Result<bool> {
+        let gone = node::rows(
+            &self.c,
+            "SELECT r.remote, r.key FROM replicas r JOIN remotes m ON m.id = r.remote WHERE m.position < 0 LIMIT ?1",
+            [limit as i64],
+            |row| {
+                let key: Vec<u8> = row.get(1).map_err(sql)?;
+                Ok((RemoteId(row.get(0).map_err(sql)?), RelPath::new(&key)?))
+            },
+        )?;
+        for (remote, key) in &gone {
+            self.apply_deleted(*remote, key, now_ns)?;
+        }
+        if gone.len() < limit {
+            self.run_sql(
+                "DELETE FROM outbox WHERE remote IN (SELECT id FROM remotes WHERE position < 0)",
+                [],
+            )?;
+            self.run_sql("DELETE FROM remotes WHERE position < 0", [])?;
+        }
+        Ok(gone.len() == limit)
+    }
+
+    /// Applies changes in order; `cursor`, if given, is stored in the same transaction.
+    pub fn apply(
+        &mut self,
+        remote: RemoteId,
+        changes: &[Change],
+        cursor: Option<&Cursor>,
+        now_ns: i64,
+    ) -> Result<Applied> {
+        let mut applied = Applied::default();
+        for change in changes {
+            match change {
+                Change::Put(object) => match self.apply_put(remote, object, now_ns) {
+                    Ok(changed) => applied.changed += u64::from(changed),
+                    Err(error) if error.kind() == Kind::Invalid => applied.refused += 1,
+                    Err(error) => return Err(error),
+                },
+                Change::Deleted(key) => {
+                    applied.removed += u64::from(self.apply_deleted(remote, key, now_ns)?);
+                }
+                Change::Refused { .. } => applied.refused += 1,
+            }
+        }
+        if applied.refused > 0 {
+            self.run_sql(
+                "UPDATE remotes SET refused = refused + ?2 WHERE id = ?1",
+                params![remote.0, applied.refused as i64],
+            )?;
+        }
+        if let Some(cursor) = cursor {
+            self.run_sql(
+                "UPDATE remotes SET epoch = ?2, seq = ?3 WHERE id = ?1",
+                params![remote.0, cursor.epoch, cursor.seq as i64],
+            )?;
+        }
+        Ok(applied)
+    }
+
+    /// A whole listing begins: what it refuses is counted anew.
+    pub fn listing_begins(&mut self, remote: RemoteId) -> Result<()> {
+        self.run_sql("UPDATE remotes SET refused = 0 WHERE id = ?1", [remote.0])?;
+        Ok(())
+    }
+
+    /// A whole listing was applied; the remote's changes go on from `cursor`.
+    pub fn listing_ends(&mut self, remote: RemoteId, cursor: &Cursor, now_ms: i64) -> Result<()> {
+        self.run_sql(
+            "UPDATE remotes SET epoch = ?2, seq = ?3, listed_ms = ?4 WHERE id = ?1",
+            params![remote.0, cursor.epoch, cursor.seq as i64, now_ms],
+        )?;
+        Ok(())
+    }
+
+    fn apply_put(&mut self, remote: RemoteId, object: &Object, now_ns: i64) -> Result<bool> {
+        let known = node::replica(&self.c, remote, &object.key)?;
+        if let Some(known) = &known {
+            if known.meta.version == object.meta.version {
+                return self.learn_hash(known, &object.meta);
+            }
+            self.store_replica(remote, &object.key, known.node, &object.meta)?;
+            if let Some(id) = known.node {
+                self.follow(id, now_ns)?;
+            }
+            return Ok(true);
+        }
+        let parent = self.make_parents(&object.key, now_ns)?;
+        let name = object
+            .key
+            .file_name()
+            .ok_or_else(|| refuse("the root is not a file"))?;
+        match node::child(&self.c, parent, name.as_bytes())? {
+            None => self.insert_remote_file(remote, object, parent, &name, now_ns)?,
+            Some(node) if node.kind == NodeKind::File => {
+                self.store_replica(remote, &object.key, Some(node.id), &object.meta)?;
+                self.meet(&node, remote, &object.meta)?;
+                self.follow(node.id, now_ns)?;
+            }
+            // Something of ours that is not a file has the name; the remote's file is hidden behind it.
+            Some(_) => self.store_replica(remote, &object.key, None, &object.meta)?,
+        }
+        Ok(true)
+    }
+
+    fn learn_hash(&mut self, known: &Replica, meta: &Meta) -> Result<bool> {
+        let (None, Some(hash)) = (known.meta.sha256, meta.sha256) else {
+            return Ok(false);
+        };
+        self.run_sql(
+            "UPDATE replicas SET sha256 = ?3 WHERE remote = ?1 AND key = ?2",
+            params![known.remote.0, known.key.as_bytes(), hash.0.as_slice()],
+        )?;
+        Ok(true)
+    }
+
+    fn store_replica(
+        &mut self,
+        remote: RemoteId,
+        key: &RelPath,
+        node: Option<NodeId>,
+        meta: &Meta,
+    ) -> Result<()> {
+        self.run_sql(
+            "INSERT OR REPLACE INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                remote.0,
+                key.as_bytes(),
+                node.map(|n| n.0 as i64),
+                meta.version.as_str(),
+                meta.size as i64,
+                meta.mtime_ns,
+                meta.sha256.map(|h| h.0.to_vec())
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The directory that `key` is in; what is missing of it is made.
+    fn make_parents(&mut self, key: &RelPath, now_ns: i64) -> Result<NodeId> {
+        let parent = key.parent().unwrap_or_default();
+        if let Some((last, id)) = &self.last_parent
+            && *last == parent
+        {
+            return Ok(*id);
+        }
+        let mut at = ROOT;
+        for bytes in parent.components() {
+            let name = Name::new(bytes)?;
+            at = match node::child(&self.c, at, bytes)? {
+                Some(dir) if dir.kind == NodeKind::Dir => dir.id,
+                Some(_) => return Err(refuse("a file has the name of its directory")),
+                None => self.insert_dir(at, &name, now_ns)?,
+            };
+        }
+        self.last_parent = Some((parent, at));
+        Ok(at)
+    }
+
+    fn insert_dir(&mut self, parent: NodeId, name: &Name, now_ns: i64) -> Result<NodeId> {
+        let id = self.fresh_id();
+        self.run_sql(
+            "INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, held)
+             VALUES (?1, ?2, ?3, 1, 0, ?4, ?4, 493, 0)",
+            params![id.0 as i64, parent.0 as i64, name.as_bytes(), now_ns],
+        )?;
+        self.tell(parent, name);
+        Ok(id)
+    }
+
+    fn insert_remote_file(
+        &mut self,
+        remote: RemoteId,
+        object: &Object,
+        parent: NodeId,
+        name: &Name,
+        now_ns: i64,
+    ) -> Result<()> {
+        let id = self.fresh_id();
+        let meta = &object.meta;
+        self.run_sql(
+            "INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, sha256, origin, version)
+             VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6, 420, ?7, ?8, ?9)",
+            params![
+                id.0 as i64, parent.0 as i64, name.as_bytes(), meta.size as i64, meta.mtime_ns, now_ns,
+                meta.sha256.map(|h| h.0.to_vec()), remote.0, meta.version.as_str()
+            ],
+        )?;
+        self.store_replica(remote, &object.key, Some(id), meta)?;
+        self.tell(parent, name);
+        Ok(())
+    }
+
+    /// A local file and a remote's file of the same path meet: equal bytes are no conflict, and
+    /// a local file that never had a version has this one from now on.
+    fn meet(&mut self, node: &Node, remote: RemoteId, meta: &Meta) -> Result<()> {
+        let same = same_bytes(
+            (meta.size, meta.mtime_ns, meta.sha256),
+            (node.size, node.mtime_ns, node.sha256),
+        );
+        if node.dirty == 0 || node.held != Held::Whole || !same {
+            return Ok(());
+        }
+        self.run_sql(
+            "DELETE FROM outbox WHERE node = ?1 AND remote = ?2",
+            params![node.id.0 as i64, remote.0],
+        )?;
+        if super::outbox::is_queued(&self.c, node.id)? {
+            return Ok(());
+        }
+        self.run_sql(
+            "UPDATE nodes SET dirty = 0, touched = 0, origin = ?2, version = ?3, sha256 = coalesce(sha256, ?4) WHERE id = ?1",
+            params![
+                node.id.0 as i64, remote.0, meta.version.as_str(), meta.sha256.map(|h| h.0.to_vec())
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Brings a clean node to what the first of its remotes has. Other bytes make it another
+    /// inode: whoever has the old one open keeps it (promise P8).
+    fn follow(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
+        let node = self.need(id)?;
+        if node.dirty != 0 {
+            return Ok(());
+        }
+        let Some(first) = node::replicas(&self.c, id)?.into_iter().next() else {
+            return Ok(());
+        };
+        let meta = &first.meta;
+        if node.origin.as_ref() == Some(&(first.remote, meta.version.clone())) {
+            return Ok(());
+        }
+        let same = meta.sha256.is_some() && meta.sha256 == node.sha256;
+        if same
+            || (node
+                .origin
+                .as_ref()
+                .is_some_and(|(r, _)| *r != first.remote)
+                && first.matches(&self.need(id)?))
+        {
+            return self.adopt_version(id, &first);
+        }
+        self.renew(&node, &first, now_ns)
+    }
+
+    /// The same bytes under another version: only the label and the time change.
+    fn adopt_version(&mut self, id: NodeId, replica: &Replica) -> Result<()> {
+        let node = self.need(id)?;
+        self.run_sql(
+            "UPDATE nodes SET origin = ?2, version = ?3, mtime_ns = CASE touched WHEN 0 THEN ?4 ELSE mtime_ns END
+             WHERE id = ?1",
+            params![id.0 as i64, replica.remote.0, replica.meta.version.as_str(), replica.meta.mtime_ns],
+        )?;
+        if let Some(name) = &node.name {
+            self.tell(node.parent, name);
+        }
+        Ok(())
+    }
+
+    fn renew(&mut self, node: &Node, replica: &Replica, now_ns: i64) -> Result<()> {
+        let (old, new) = (node.id.0 as i64, self.fresh_id().0 as i64);
+        let meta = &replica.meta;
+        self.run_sql(
+            "UPDATE nodes SET id = ?2, size = ?3, mtime_ns = ?4, ctime_ns = ?5, sha256 = ?6, origin = ?7,
+             version = ?8, touched = 0, held = CASE held WHEN 0 THEN 0 ELSE 2 END WHERE id = ?1",
+            params![
+                old, new, meta.size as i64, meta.mtime_ns, now_ns, meta.sha256.map(|h| h.0.to_vec()),
+                replica.remote.0, meta.version.as_str()
+            ],
+        )?;
+        self.run_sql("UPDATE replicas SET node = ?2 WHERE node = ?1", [old, new])?;
+        self.run_sql("UPDATE staged SET node = ?2 WHERE node = ?1", [old, new])?;
+        if node::path(&self.c, NodeId(new as u64))?.as_ref() == Some(&replica.key) {
+            // Nothing but a name or a time was queued, and the remote's newer file settles both.
+            self.run_sql("DELETE FROM outbox WHERE node = ?1", [old])?;
+        } else {
+            self.run_sql("UPDATE outbox SET node = ?2 WHERE node = ?1", [old, new])?;
+        }
+        if let Some(name) = &node.name {
+            self.tell(node.parent, name);
+        }
+        Ok(())
+    }
+
+    fn apply_deleted(&mut self, remote: RemoteId, key: &RelPath, now_ns: i64) -> Result<bool> {
+        let Some(known) = node::replica(&self.c, remote, key)? else {
+            return Ok(false);
+        };
+        self.run_sql(
+            "DELETE FROM replicas WHERE remote = ?1 AND key = ?2",
+            params![remote.0, key.as_bytes()],
+        )?;
+        let Some(id) = known.node else {
+            return Ok(true);
+        };
+        let Some(node) = node::node(&self.c, id)? else {
+            return Ok(true);
+        };
+        if !node::replicas(&self.c, id)?.is_empty() {
+            self.follow(id, now_ns)?;
+        } else if node.dirty == 0 && node.writing == node::Writing::No {
+            self.remove_remote_file(&node, now_ns)?;
+        }
+        Ok(true)
+    }
+
+    /// A clean file that no remote has any more goes, and so do directories that were only its path.
+    fn remove_remote_file(&mut self, node: &Node, now_ns: i64) -> Result<()> {
+        if let (Some(seen), Some(path)) = (&node.seen, node::path(&self.c, node.id)?)
+            && node.held != Held::None
+        {
+            self.run_sql(
+                "INSERT OR REPLACE INTO doomed(path, size, mtime_ns, ino) VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    path.as_bytes(),
+                    seen.size as i64,
+                    seen.mtime_ns,
+                    seen.ino as i64
+                ],
+            )?;
+        }
+        self.drop_node(node)?;
+        if let Some(name) = &node.name {
+            self.tell(node.parent, name);
+        }
+        self.touch_dir(node.parent, now_ns)?;
+        let mut at = node.parent;
+        while at != ROOT {
+            let Some(dir) = node::node(&self.c, at)? else {
+                break;
+            };
+            if dir.held != Held::None || !node::children(&self.c, at, b"", 1)?.is_empty() {
+                break;
+            }
+            self.drop_node(&dir)?;
+            if let Some(name) = &dir.name {
+                self.tell(dir.parent, name);
+            }
+            at = dir.parent;
+        }
+        Ok(())
+    }
+
+    /// Lifts the whiteouts at `path` and beneath it. Returns how many files came back.
+    pub fn restore(&mut self, path: &RelPath, now_ns: i64) -> Result<u64> {
+        let mut restored = 0;
+        loop {
+            let hidden = node::whiteouts(&self.c, path, 1000)?;
+            let mut moved = 0;
+            for replica in hidden {
+                let parent = self.make_parents(&replica.key, now_ns)?;
+                let Some(name) = replica.key.file_name() else {
+                    continue;
+                };
+                if node::child(&self.c, parent, name.as_bytes())?.is_some() {
+                    continue;
+                }
+                self.run_sql(
+                    "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
+                    params![replica.remote.0, replica.key.as_bytes()],
+                )?;
+                let object = Object {
+                    key: replica.key,
+                    meta: replica.meta,
+                };
+                self.insert_remote_file(replica.remote, &object, parent, &name, now_ns)?;
+                moved += 1;
+            }
+            restored += moved;
+            if moved == 0 {
+                return Ok(restored);
+            }
+        }
+    }
+}
+
+fn refuse(why: &str) -> Error {
+    Error::new(Kind::Invalid, why)
+}

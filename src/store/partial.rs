@@ -1,0 +1,326 @@
+//! Downloads that are not whole yet.
+//!
+//! A [`Partial`] is a sparse file of the full length and the set of ranges that were
+//! written to it. The set is saved beside it, and only after the bytes it speaks of
+//! were synced: what a restart finds in it is really there. It promises nothing about
+//! *which* bytes were written; that they belong to the version is for the caller to
+//! verify before [`Partial::publish`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::{RangeSet, Store, own_path};
+use crate::beneath::{
+    Dir, Facts, FileKind, Mode, OFlags, Onto, facts_of, set_mode_of, set_times_of,
+};
+use crate::error::{About, Error, Kind, Result};
+use crate::object::{ByteRange, Version};
+use crate::path::RelPath;
+
+/// First word of a saved set, with the number of its format.
+const FORMAT: &str = "larder-partial-1";
+/// A saved set that is larger than this is not read: some download was torn to pieces.
+const SAVED_MAX: u64 = 16 << 20;
+
+/// Names the download of one version of one object of one remote.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartialId(String);
+
+impl PartialId {
+    pub fn new(remote: &str, key: &RelPath, version: &Version) -> PartialId {
+        let mut hash = Sha256::new();
+        for part in [
+            remote.as_bytes(),
+            key.as_bytes(),
+            version.as_str().as_bytes(),
+        ] {
+            // The length first, so that no two triples run together into the same bytes.
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        PartialId(hex::encode(hash.finalize()))
+    }
+
+    fn parse(text: &str) -> Option<PartialId> {
+        let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 64 && text.bytes().all(hex)).then(|| PartialId(text.to_owned()))
+    }
+}
+
+impl fmt::Display for PartialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One download. One at a time is open under an id; that is for the caller to see to.
+#[derive(Debug)]
+pub struct Partial {
+    dir: Arc<Dir>,
+    names: Names,
+    file: Arc<File>,
+    ino: u64,
+    size: u64,
+    have: Mutex<RangeSet>,
+    /// What was saved last; held while saving.
+    saved: Mutex<RangeSet>,
+}
+
+/// The files of one download.
+#[derive(Debug)]
+struct Names {
+    data: RelPath,
+    have: RelPath,
+    /// The set, while it is written.
+    next: RelPath,
+}
+
+impl Names {
+    fn new(id: &PartialId) -> Result<Names> {
+        Ok(Names {
+            data: own_path(&id.0)?,
+            have: own_path(&format!("{id}.have"))?,
+            next: own_path(&format!("{id}.next"))?,
+        })
+    }
+}
+
+impl Store {
+    /// Goes on with a download of `size` bytes, or starts it.
+    pub fn partial(&self, id: &PartialId, size: u64) -> Result<Partial> {
+        let names = Names::new(id)?;
+        let file = open_data(&self.partial, &names.data)?;
+        let facts = facts_of(&file)?;
+        let have = if facts.size == size {
+            saved(&self.partial, &names.have, &facts)?
+        } else {
+            // Before the length fits: a set left by an earlier file must not come to life.
+            remove(&self.partial, &names.have)?;
+            file.set_len(0)
+                .and_then(|()| file.set_len(size))
+                .about(id)?;
+            RangeSet::new()
+        };
+        Ok(Partial {
+            dir: self.partial.clone(),
+            names,
+            file: Arc::new(file),
+            ino: facts.ino,
+            size,
+            saved: Mutex::new(have.clone()),
+            have: Mutex::new(have),
+        })
+    }
+
+    /// Removes downloads that nobody continues: never those that `keep` wants, of the others
+    /// the oldest, until they take `bound` bytes of the disk at most. Returns the bytes freed.
+    pub fn prune_partials(&self, keep: &dyn Fn(&PartialId) -> bool, bound: u64) -> Result<u64> {
+        let mut left = leftovers(&self.partial)?;
+        left.retain(|left| left.id.as_ref().is_none_or(|id| !keep(id)));
+        left.sort_by_key(|left| std::cmp::Reverse(left.mtime_ns));
+        let (mut kept, mut freed) = (0u64, 0u64);
+        for left in left {
+            let fits = kept.saturating_add(left.bytes) <= bound;
+            if left.has_data && fits {
+                kept += left.bytes;
+                continue;
+            }
+            for name in &left.names {
+                remove(&self.partial, name)?;
+            }
+            freed += left.bytes;
+        }
+        Ok(freed)
+    }
+}
+
+/// All files of one download, as found on the disk; without an id: of none.
+#[derive(Default)]
+struct Leftover {
+    id: Option<PartialId>,
+    names: Vec<RelPath>,
+    has_data: bool,
+    bytes: u64,
+    mtime_ns: i64,
+}
+
+fn leftovers(dir: &Dir) -> Result<Vec<Leftover>> {
+    let mut found: BTreeMap<Option<PartialId>, Leftover> = BTreeMap::new();
+    for entry in dir.read_dir(&RelPath::root())? {
+        let text = std::str::from_utf8(&entry.name).unwrap_or_default();
+        let (stem, suffix) = text.split_once('.').unwrap_or((text, ""));
+        let id = PartialId::parse(stem);
+        let Ok(name) = RelPath::new(&entry.name) else {
+            continue;
+        };
+        if entry.facts.kind == FileKind::Dir {
+            continue;
+        }
+        let left = found.entry(id.clone()).or_default();
+        left.has_data |= id.is_some() && suffix.is_empty();
+        left.id = id;
+        left.names.push(name);
+        left.bytes += entry.facts.blocks.saturating_mul(512);
+        left.mtime_ns = left.mtime_ns.max(entry.facts.mtime_ns);
+    }
+    Ok(found.into_values().collect())
+}
+
+impl Partial {
+    /// The file, open for reading and writing, `size` bytes long with holes.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// The length it will have.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What is here.
+    pub fn have(&self) -> RangeSet {
+        held(&self.have).clone()
+    }
+
+    /// What of `range` is not here.
+    pub fn holes(&self, range: ByteRange) -> Vec<ByteRange> {
+        held(&self.have).missing(range)
+    }
+
+    /// Whether every byte is here.
+    pub fn is_complete(&self) -> bool {
+        held(&self.have).is_whole(self.size)
+    }
+
+    /// Writes bytes and notes them.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let end = offset.checked_add(bytes.len() as u64);
+        let Some(end) = end.filter(|end| *end <= self.size) else {
+            let why = format!("bytes beyond the length of {}", self.size);
+            return Err(Error::new(Kind::Range, why).about(&self.names.data));
+        };
+        self.file
+            .write_all_at(bytes, offset)
+            .about(&self.names.data)?;
+        self.note(offset..end);
+        Ok(())
+    }
+
+    /// Notes bytes that were written to [`file`](Partial::file) by other means.
+    pub fn note(&self, range: ByteRange) {
+        held(&self.have).insert(range.start..range.end.min(self.size));
+    }
+
+    /// Makes what is here outlive a restart and a power cut.
+    pub fn checkpoint(&self) -> Result<()> {
+        let mut saved = held(&self.saved);
+        // Taken before the sync: a range that is noted meanwhile may not be covered by it.
+        let have = self.have();
+        if *saved == have {
+            return Ok(());
+        }
+        self.file.sync_data().about(&self.names.data)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let mut next = self
+            .dir
+            .open_file(&self.names.next, flags, Mode::RUSR | Mode::WUSR)?;
+        let text = text_of(self.ino, self.size, &have);
+        next.write_all(text.as_bytes()).about(&self.names.next)?;
+        self.dir
+            .rename(&self.names.next, &self.names.have, Onto::Replace)?;
+        *saved = have;
+        Ok(())
+    }
+
+    /// Moves the whole file to its name in the tree, over what is there, with its time and
+    /// mode; after this, a power cut cannot leave the name with other bytes.
+    /// [`Kind::Corrupt`] while bytes are missing.
+    pub fn publish(&self, store: &Store, to: &RelPath, mtime_ns: i64, mode: u32) -> Result<Facts> {
+        if !self.is_complete() {
+            return Err(Error::new(Kind::Corrupt, "not all bytes have come").about(to));
+        }
+        set_mode_of(&self.file, mode).about(to)?;
+        set_times_of(&self.file, None, Some(mtime_ns)).about(to)?;
+        // All of it, not only the data: a lost mtime would look like a change made here.
+        self.file.sync_all().about(to)?;
+        let facts = store.place(&self.dir, &self.names.data, to)?;
+        remove(&self.dir, &self.names.have)?;
+        Ok(facts)
+    }
+
+    /// Gives the download up and frees its bytes.
+    pub fn discard(&self) -> Result<()> {
+        // The set first: alone it is harmless, but so is the file without it.
+        remove(&self.dir, &self.names.have)?;
+        remove(&self.dir, &self.names.data)
+    }
+}
+
+/// Opens or makes the data file. A publish that failed may have left it with the mode of
+/// its name in the tree, which its owner may not be allowed to write to.
+fn open_data(dir: &Dir, path: &RelPath) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE;
+    let open = || dir.open_file(path, flags, Mode::RUSR | Mode::WUSR);
+    match open() {
+        Err(error) if error.kind() == Kind::Denied => {
+            dir.set_mode(path, 0o600)?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+/// Removes a file; one that is gone already is no error.
+fn remove(dir: &Dir, path: &RelPath) -> Result<()> {
+    match dir.remove_file(path) {
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn held(set: &Mutex<RangeSet>) -> MutexGuard<'_, RangeSet> {
+    // A set is whole between any two statements, so a panic elsewhere does not spoil it.
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The saved set of the file with `facts`. One that is damaged, or of another file, is none.
+fn saved(dir: &Dir, path: &RelPath, facts: &Facts) -> Result<RangeSet> {
+    let file = match dir.open_file(path, OFlags::RDONLY, Mode::empty()) {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(RangeSet::new()),
+        opened => opened?,
+    };
+    let mut text = Vec::new();
+    file.take(SAVED_MAX).read_to_end(&mut text).about(path)?;
+    let text = String::from_utf8(text).unwrap_or_default();
+    Ok(parse(&text, facts.ino, facts.size).unwrap_or_default())
+}
+
+/// `larder-partial-1 INO SIZE`, a line `START END` a range, and `end`.
+fn text_of(ino: u64, size: u64, have: &RangeSet) -> String {
+    let mut text = format!("{FORMAT} {ino} {size}\n");
+    for range in have.iter() {
+        text.push_str(&format!("{} {}\n", range.start, range.end));
+    }
+    text.push_str("end\n");
+    text
+}
+
+fn parse(text: &str, ino: u64, size: u64) -> Option<RangeSet> {
+    let body = text.strip_prefix(&format!("{FORMAT} {ino} {size}\n"))?;
+    let mut have = RangeSet::new();
+    for line in body.strip_suffix("end\n")?.lines() {
+        let (start, end) = line.split_once(' ')?;
+        let range = start.parse().ok()?..end.parse().ok()?;
+        if range.start >= range.end || range.end > size {
+            return None;
+        }
+        have.insert(range);
+    }
+    Some(have)
+}

@@ -1,0 +1,475 @@
+//! Brings bytes down: starts flights, moves their bytes, verifies, hands over to the commit.
+//!
+//! One flight a node. The background stream fills the file from the front; readers
+//! far from it get ranges of their own. Every way a body can be wrong ends in a
+//! retry or an error, never in bytes shown as the file's (promise P1).
+
+use std::collections::HashMap;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use sha2::{Digest as _, Sha256 as Hasher};
+use tokio::sync::Semaphore;
+
+use super::commit::Commit;
+use super::flight::{Flight, Passenger, Stage};
+use super::plan;
+use crate::backends::remote::{Remote, Remotes};
+use crate::error::{Error, Kind, Result};
+use crate::index::{Held, Node, NodeId, Replica, node as rows};
+use crate::metrics::Metrics;
+use crate::object::{ByteRange, RemoteId, Sha256, Version};
+use crate::store::PartialId;
+
+/// How often a broken stream is taken up again before the flight fails.
+const ATTEMPTS: u32 = 4;
+/// Partial downloads are made to survive a restart every so many bytes.
+const CHECKPOINT: u64 = 32 << 20;
+/// Up to this size a file counts as small: it has lanes that big ones cannot take.
+const SMALL: u64 = 8 << 20;
+
+/// Everything that comes down.
+pub struct Downloads {
+    commit: Arc<Commit>,
+    remotes: Remotes,
+    metrics: Arc<Metrics>,
+    runtime: tokio::runtime::Handle,
+    flights: Mutex<HashMap<NodeId, Weak<Flight>>>,
+    small_lanes: Arc<Semaphore>,
+    big_lanes: Arc<Semaphore>,
+    /// Keep nothing: what is read is not published.
+    pub stream_only: bool,
+}
+
+impl Downloads {
+    /// At most `lanes` background streams at once for small files, and half as many for big ones.
+    pub fn new(
+        commit: Arc<Commit>,
+        remotes: Remotes,
+        metrics: Arc<Metrics>,
+        runtime: tokio::runtime::Handle,
+        lanes: usize,
+        stream_only: bool,
+    ) -> Arc<Downloads> {
+        Arc::new(Downloads {
+            commit,
+            remotes,
+            metrics,
+            runtime,
+            flights: Mutex::new(HashMap::new()),
+            small_lanes: Arc::new(Semaphore::new(lanes.max(1))),
+            big_lanes: Arc::new(Semaphore::new((lanes / 2).max(1))),
+            stream_only,
+        })
+    }
+
+    /// The flight that brings `node`, started if there is none.
+    /// Errors: `Offline` if no remote that has the file is there.
+    pub fn board(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(&node.id).and_then(Weak::upgrade)
+            && !matches!(flight.stage(), Stage::Failed(_))
+        {
+            return Ok(flight.join());
+        }
+        let Some(version) = node.origin.clone() else {
+            return Err(Error::new(Kind::NotFound, "no remote has the file"));
+        };
+        let sources = self.sources(node)?;
+        let id = PartialId::new(&self.shown(version.0), &sources[0].1.key, &version.1);
+        let partial = self.commit.store.partial(&id, node.size)?;
+        let flight = Arc::new(Flight::new(node.clone(), version, partial));
+        flights.retain(|_, f| f.strong_count() > 0);
+        flights.insert(node.id, Arc::downgrade(&flight));
+        let passenger = flight.join();
+        drop(flights);
+        let this = self.clone();
+        self.runtime
+            .spawn(async move { this.fly(flight, sources).await });
+        Ok(passenger)
+    }
+
+    /// The flight of a node, if there is one under way.
+    pub fn under_way(&self, id: NodeId) -> Option<Arc<Flight>> {
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let flight = flights.get(&id).and_then(Weak::upgrade)?;
+        (!matches!(flight.stage(), Stage::Failed(_))).then_some(flight)
+    }
+
+    fn shown(&self, id: RemoteId) -> String {
+        self.remotes
+            .get(id)
+            .map(|r| r.shown.clone())
+            .unwrap_or_default()
+    }
+
+    /// The remotes that have these bytes and are not known to be away, in order.
+    fn sources(&self, node: &Node) -> Result<Vec<(Arc<Remote>, Replica)>> {
+        let replicas = self.commit.index.read(|c| rows::replicas(c, node.id))?;
+        let all: Vec<_> = replicas
+            .into_iter()
+            .filter(|replica| replica.matches(node))
+            .filter_map(|replica| Some((self.remotes.get(replica.remote)?.clone(), replica)))
+            .collect();
+        if all.is_empty() {
+            return Err(Error::new(
+                Kind::Stale,
+                "no remote has this version any more",
+            ));
+        }
+        let here: Vec<_> = all
+            .into_iter()
+            .filter(|(remote, _)| !remote.is_away())
+            .collect();
+        if here.is_empty() {
+            return Err(Error::new(
+                Kind::Offline,
+                "every remote that has the file is away",
+            ));
+        }
+        Ok(here)
+    }
+
+    /// Whether some remote that has these bytes can be asked.
+    pub fn is_reachable(&self, node: &Node) -> bool {
+        self.sources(node).is_ok()
+    }
+
+    /// Waits until the node's bytes are in the store. Joins a flight that is under way.
+    pub async fn hydrate(self: &Arc<Self>, id: NodeId) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let Some(node) = self.commit.index.node(id)? else {
+                return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+            };
+            if node.held == Held::Whole {
+                return Ok(());
+            }
+            let passenger = self.board(&node)?;
+            passenger.landed().await?;
+            // The row follows the landing; the flight's task ends after it.
+            self.settled(id).await;
+        }
+        Err(Error::new(Kind::Stale, "the file keeps changing"))
+    }
+
+    /// Waits until no flight of the node is under way.
+    async fn settled(&self, id: NodeId) {
+        let mut wait = std::time::Duration::from_micros(200);
+        while self.under_way(id).is_some() {
+            if self
+                .commit
+                .index
+                .node(id)
+                .ok()
+                .flatten()
+                .is_none_or(|n| n.held == Held::Whole)
+            {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(std::time::Duration::from_millis(20));
+        }
+    }
+
+    async fn fly(self: Arc<Self>, flight: Arc<Flight>, sources: Vec<(Arc<Remote>, Replica)>) {
+        let lanes = if flight.size() <= SMALL {
+            &self.small_lanes
+        } else {
+            &self.big_lanes
+        };
+        let Ok(_lane) = lanes.clone().acquire_owned().await else {
+            return;
+        };
+        let end = self.fill(&flight, &sources).await;
+        let verified = match end {
+            Ok(hasher) => self.verify(&flight, hasher).await,
+            Err(error) => Err(error),
+        };
+        match verified {
+            Ok(hash) => self.land(&flight, hash).await,
+            Err(error) => {
+                tracing::debug!(node = flight.node.id.0, %error, "download ended early");
+                flight.set_stage(Stage::Failed(error));
+            }
+        }
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if flights
+            .get(&flight.node.id)
+            .is_some_and(|f| f.as_ptr() == Arc::as_ptr(&flight))
+        {
+            flights.remove(&flight.node.id);
+        }
+    }
+
+    async fn land(&self, flight: &Arc<Flight>, hash: Sha256) {
+        flight.set_stage(Stage::Landed);
+        if self.stream_only {
+            return;
+        }
+        let (commit, flight) = (self.commit.clone(), flight.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let version = flight.version.clone();
+            commit.hydrated(flight.node.id, version, &flight.partial, Some(hash))
+        });
+        match done.await {
+            Ok(Ok(true)) => self.metrics.hydrated.add(1),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a downloaded file could not be kept"),
+            Err(error) => tracing::error!(%error, "the commit of a download failed"),
+        }
+    }
+
+    /// Fetches every missing byte. Returns the hash of the front, as far as it came in order.
+    async fn fill(
+        &self,
+        flight: &Arc<Flight>,
+        sources: &[(Arc<Remote>, Replica)],
+    ) -> Result<Front> {
+        let mut front = Front::new();
+        let mut failed = Error::new(Kind::Offline, "every remote that has the file is away");
+        for attempt in 0..ATTEMPTS {
+            for (remote, replica) in sources {
+                if attempt > 0 && remote.is_away() {
+                    continue;
+                }
+                match self.stream(flight, remote, replica, &mut front).await {
+                    Ok(()) => return Ok(front),
+                    Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+                    Err(error) => {
+                        remote.heard(&error);
+                        // What this remote sent may be what is wrong.
+                        if error.kind() == Kind::NoSpace {
+                            return Err(error);
+                        }
+                        failed = error;
+                    }
+                }
+            }
+            if !failed.kind().is_transient() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50 << attempt)).await;
+        }
+        Err(failed)
+    }
+
+    /// Streams the holes from one remote until there are none.
+    async fn stream(
+        &self,
+        flight: &Arc<Flight>,
+        remote: &Remote,
+        replica: &Replica,
+        front: &mut Front,
+    ) -> Result<()> {
+        let size = flight.size();
+        if size == 0 {
+            // Nothing to fetch, but the version must still be there.
+            let found = remote.backend.head(&replica.key).await?;
+            return match found {
+                Some(meta) if meta.version == replica.meta.version => {
+                    self.first_bytes(flight, remote, meta.sha256)
+                }
+                _ => Err(Error::new(
+                    Kind::Stale,
+                    "the remote has another version now",
+                )),
+            };
+        }
+        let mut since_checkpoint = 0;
+        while let Some(hole) = plan::next_hole(&flight.partial.holes(0..size), flight.position()) {
+            flight.moved_to(hole.start);
+            let whole = hole == (0..size);
+            let range = (!whole).then(|| hole.clone());
+            let got = remote
+                .backend
+                .get(&replica.key, range, Some(&replica.meta.version))
+                .await?;
+            if got.range != hole || got.meta.size != size {
+                return Err(Error::new(
+                    Kind::Corrupt,
+                    "the remote sent other bytes than were asked for",
+                ));
+            }
+            self.first_bytes(flight, remote, got.meta.sha256)?;
+            let mut body = got.body;
+            let mut at = hole.start;
+            while let Some(chunk) = body.next().await {
+                let chunk = chunk?;
+                at = self.take_chunk(flight, at, &hole, chunk, front)?;
+                since_checkpoint += at.min(CHECKPOINT);
+                if since_checkpoint >= CHECKPOINT {
+                    since_checkpoint = 0;
+                    self.checkpoint(flight).await;
+                }
+                if !flight.is_wanted()
+                    && !plan::worth_finishing(size, flight.partial.have().covered())
+                {
+                    self.checkpoint(flight).await;
+                    return Err(Error::new(
+                        Kind::Cancelled,
+                        "nobody reads the file any more",
+                    ));
+                }
+            }
+            if at != hole.end {
+                return Err(Error::new(Kind::Corrupt, "the body ended early"));
+            }
+        }
+        Ok(())
+    }
+
+    fn first_bytes(&self, flight: &Flight, remote: &Remote, hash: Option<Sha256>) -> Result<()> {
+        remote.is_here();
+        if let Some(hash) = hash {
+            flight.learn_sha256(hash);
+        }
+        if matches!(flight.stage(), Stage::Asking) {
+            flight.set_stage(Stage::Flowing);
+        }
+        Ok(())
+    }
+
+    fn take_chunk(
+        &self,
+        flight: &Flight,
+        at: u64,
+        hole: &ByteRange,
+        chunk: Bytes,
+        front: &mut Front,
+    ) -> Result<u64> {
+        let end = at + chunk.len() as u64;
+        if end > hole.end {
+            return Err(Error::new(
+                Kind::Corrupt,
+                "the body is longer than was asked for",
+            ));
+        }
+        flight.partial.write_at(at, &chunk)?;
+        self.metrics.bytes_down.add(chunk.len() as u64);
+        front.take(at, &chunk);
+        flight.moved_to(end);
+        Ok(end)
+    }
+
+    async fn checkpoint(&self, flight: &Arc<Flight>) {
+        let flight = flight.clone();
+        let done = tokio::task::spawn_blocking(move || flight.partial.checkpoint()).await;
+        if let Ok(Err(error)) = done {
+            tracing::debug!(%error, "a partial download could not be noted");
+        }
+    }
+
+    /// Hashes what came; compares where the remote gives a hash. Wrong bytes are thrown away.
+    async fn verify(&self, flight: &Arc<Flight>, front: Front) -> Result<Sha256> {
+        let this = flight.clone();
+        let hash = tokio::task::spawn_blocking(move || front.finish(&this))
+            .await
+            .map_err(|_| Error::new(Kind::Io, "hashing failed"))??;
+        match flight.sha256() {
+            Some(expected) if expected != hash => {
+                flight.partial.discard()?;
+                Err(Error::new(
+                    Kind::Corrupt,
+                    "the bytes that came do not have the file's hash",
+                ))
+            }
+            _ => Ok(hash),
+        }
+    }
+
+    /// Bytes for a reader; `want` is inside of the file.
+    pub async fn read(self: &Arc<Self>, flight: &Arc<Flight>, want: ByteRange) -> Result<Bytes> {
+        if let Some(bytes) = flight.try_read(&want) {
+            return bytes;
+        }
+        if let Some(range) = flight.claim_side(&want) {
+            let (this, flight) = (self.clone(), flight.clone());
+            self.runtime.spawn(async move {
+                if let Err(error) = this.fetch_side(&flight, &range).await {
+                    // The background stream will come by; it also says what is wrong.
+                    tracing::debug!(%error, "a range asked for out of order failed");
+                }
+                flight.side_ended(&range);
+            });
+        }
+        flight.wait_for(&want).await
+    }
+
+    async fn fetch_side(&self, flight: &Arc<Flight>, range: &ByteRange) -> Result<()> {
+        let sources = self.sources(&flight.node)?;
+        let (remote, replica) = &sources[0];
+        let got = remote
+            .backend
+            .get(
+                &replica.key,
+                Some(range.clone()),
+                Some(&replica.meta.version),
+            )
+            .await?;
+        if got.range != *range || got.meta.size != flight.size() {
+            return Err(Error::new(
+                Kind::Corrupt,
+                "the remote sent other bytes than were asked for",
+            ));
+        }
+        let (mut at, mut body) = (range.start, got.body);
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            if at + chunk.len() as u64 > range.end {
+                return Err(Error::new(
+                    Kind::Corrupt,
+                    "the body is longer than was asked for",
+                ));
+            }
+            flight.partial.write_at(at, &chunk)?;
+            self.metrics.bytes_down.add(chunk.len() as u64);
+            at += chunk.len() as u64;
+            flight.advance();
+        }
+        Ok(())
+    }
+
+    /// What a flight of this version would start from; for `status` and `ls`.
+    pub fn version_of(node: &Node) -> Option<&(RemoteId, Version)> {
+        node.origin.as_ref()
+    }
+}
+
+/// The hash of the file's front, fed as long as bytes come in order.
+struct Front {
+    hasher: Hasher,
+    at: u64,
+}
+
+impl Front {
+    fn new() -> Front {
+        Front {
+            hasher: Hasher::new(),
+            at: 0,
+        }
+    }
+
+    fn take(&mut self, at: u64, chunk: &[u8]) {
+        if at == self.at {
+            self.hasher.update(chunk);
+            self.at += chunk.len() as u64;
+        }
+    }
+
+    /// Reads what did not come in order.
+    fn finish(mut self, flight: &Flight) -> Result<Sha256> {
+        let mut buffer = vec![0; 1 << 20];
+        while self.at < flight.size() {
+            let n = buffer.len().min((flight.size() - self.at) as usize);
+            flight
+                .partial
+                .file()
+                .read_exact_at(&mut buffer[..n], self.at)?;
+            self.hasher.update(&buffer[..n]);
+            self.at += n as u64;
+        }
+        Ok(Sha256(self.hasher.finalize().into()))
+    }
+}

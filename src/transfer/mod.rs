@@ -1,0 +1,8 @@
+//! What moves bytes: down in flights, up from the outbox, and into place by one commit.
+
+pub mod commit;
+pub mod download;
+pub mod flight;
+pub mod plan;
+pub mod queue;
+pub mod upload;

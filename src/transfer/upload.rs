@@ -1,0 +1,524 @@
+//! The shell of the upload queue: reads the rows, runs the transfers that the rules
+//! allow, and writes down how each ended.
+//!
+//! What goes up is always a whole version: the file is hashed first, the hash is sent
+//! with the bytes, and a remote that gets other bytes refuses them. A transfer is
+//! given up when somebody opens its file for writing.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use sha2::{Digest as _, Sha256 as Hasher};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{Commit, seen};
+use super::download::Downloads;
+use super::queue::{Lanes, Waiting, back_off, next_ready};
+use crate::backends::Upload;
+use crate::backends::remote::{Remote, Remotes};
+use crate::beneath::{Mode, OFlags, facts_of};
+use crate::clock::Chance;
+use crate::error::{Error, Kind, Result};
+use crate::index::{Held, Node, NodeId, Operation, OutboxRow, Sent, Writing, node as rows, outbox};
+use crate::metrics::Metrics;
+use crate::object::{Meta, Precondition, RemoteId, Sha256};
+use crate::path::RelPath;
+
+/// Rows looked at in one go.
+const PAGE: usize = 512;
+/// The queue looks again after this long even if nothing was said.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What the rest of the mount decides for the queue.
+pub trait Rules: Send + Sync {
+    /// Whether the path never leaves this machine.
+    fn is_local_only(&self, path: &RelPath) -> bool;
+    /// Whether somebody has the node open for writing.
+    fn is_being_written(&self, id: NodeId) -> bool;
+    /// Whether a local version replaces a remote's that it does not know.
+    fn local_wins(&self) -> bool;
+}
+
+/// Everything that goes up.
+pub struct Uploads {
+    commit: Arc<Commit>,
+    downloads: Arc<Downloads>,
+    remotes: Remotes,
+    metrics: Arc<Metrics>,
+    rules: Arc<dyn Rules>,
+    chance: Chance,
+    width: usize,
+    kick: Notify,
+    running: Mutex<HashMap<i64, Running>>,
+    active: AtomicUsize,
+    idle: Notify,
+}
+
+struct Running {
+    remote: RemoteId,
+    key: Box<[u8]>,
+    node: Option<NodeId>,
+    cancel: CancellationToken,
+}
+
+impl Uploads {
+    /// At most `width` transfers a remote at once.
+    pub fn new(
+        commit: Arc<Commit>,
+        downloads: Arc<Downloads>,
+        remotes: Remotes,
+        metrics: Arc<Metrics>,
+        rules: Arc<dyn Rules>,
+        width: usize,
+    ) -> Arc<Uploads> {
+        Arc::new(Uploads {
+            commit,
+            downloads,
+            remotes,
+            metrics,
+            rules,
+            chance: Chance::from_system(),
+            width: width.max(1),
+            kick: Notify::new(),
+            running: Mutex::new(HashMap::new()),
+            active: AtomicUsize::new(0),
+            idle: Notify::new(),
+        })
+    }
+
+    /// Something may be ready: a file was closed, a remote came back.
+    pub fn kick(&self) {
+        self.kick.notify_one();
+    }
+
+    /// Gives up transfers of this node, for it is about to be written.
+    pub fn cancel(&self, id: NodeId) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for transfer in running.values().filter(|r| r.node == Some(id)) {
+            transfer.cancel.cancel();
+        }
+    }
+
+    /// Whether the node's bytes are going up now.
+    pub fn is_uploading(&self, id: NodeId) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.values().any(|r| r.node == Some(id))
+    }
+
+    /// Transfers under way.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::SeqCst)
+    }
+
+    /// Ends each time a transfer has ended.
+    pub async fn changed(&self) {
+        self.idle.notified().await;
+    }
+
+    /// Runs until `stop`; what is under way is then given up, its rows stay.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let wait = match self.start_ready() {
+                Ok(wait) => wait,
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox cannot be read");
+                    Duration::from_secs(5)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.kick.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.values().for_each(|r| r.cancel.cancel());
+    }
+
+    /// Starts what may start; returns how long nothing else will be ready by itself.
+    fn start_ready(self: &Arc<Self>) -> Result<Duration> {
+        let now = self.commit.clock.now_ms();
+        let lanes = self.lanes();
+        let mut after = 0;
+        loop {
+            let page = self
+                .commit
+                .index
+                .read(|c| outbox::ready(c, now, after, PAGE))?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            let full = page.len() == PAGE;
+            self.start_page(page, &lanes)?;
+            if !full || self.is_full() {
+                break;
+            }
+        }
+        let due = self.commit.index.read(|c| outbox::next_due(c, now))?;
+        let wait = due.map_or(IDLE, |at| Duration::from_millis((at - now).max(1) as u64));
+        Ok(wait.min(IDLE))
+    }
+
+    fn start_page(self: &Arc<Self>, page: Vec<OutboxRow>, lanes: &Lanes) -> Result<()> {
+        let mut waiting = Vec::with_capacity(page.len());
+        let mut by_id = HashMap::new();
+        for row in page {
+            let (key, open) = match &row.operation {
+                Operation::Put(id) => {
+                    let path = self.commit.index.path_of(*id)?.unwrap_or_default();
+                    (path.as_bytes().into(), self.rules.is_being_written(*id))
+                }
+                Operation::Delete(key) => (key.as_bytes().into(), false),
+            };
+            waiting.push(Waiting {
+                row: row.id,
+                remote: row.remote,
+                key,
+                open,
+            });
+            by_id.insert(row.id, row);
+        }
+        let keys: HashMap<i64, Box<[u8]>> =
+            waiting.iter().map(|w| (w.row, w.key.clone())).collect();
+        for id in next_ready(&waiting, lanes) {
+            if let (Some(row), Some(key)) = (by_id.remove(&id), keys.get(&id)) {
+                self.start(row, key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn lanes(&self) -> Lanes {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = Lanes {
+            width: self.width,
+            ..Lanes::default()
+        };
+        for transfer in running.values() {
+            lanes
+                .busy_keys
+                .insert((transfer.remote, transfer.key.clone()));
+            *lanes.running.entry(transfer.remote).or_default() += 1;
+        }
+        lanes.away = self
+            .remotes
+            .iter()
+            .filter(|r| r.is_away())
+            .map(|r| r.id)
+            .collect();
+        lanes
+    }
+
+    fn is_full(&self) -> bool {
+        self.active() >= self.width * self.remotes.iter().count().max(1)
+    }
+
+    fn start(self: &Arc<Self>, row: OutboxRow, key: Box<[u8]>) {
+        let cancel = CancellationToken::new();
+        let node = match &row.operation {
+            Operation::Put(id) => Some(*id),
+            Operation::Delete(_) => None,
+        };
+        let transfer = Running {
+            remote: row.remote,
+            key,
+            node,
+            cancel: cancel.clone(),
+        };
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.insert(row.id, transfer).is_some() {
+            return;
+        }
+        drop(running);
+        self.active.fetch_add(1, Ordering::SeqCst);
+        let this = self.clone();
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "the file was opened for writing")),
+                ended = this.transfer(&row) => ended,
+            };
+            if let Err(error) = ended {
+                this.note_failure(&row, &error).await;
+            }
+            this.running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&row.id);
+            this.active.fetch_sub(1, Ordering::SeqCst);
+            this.idle.notify_waiters();
+            this.kick();
+        });
+    }
+
+    async fn note_failure(&self, row: &OutboxRow, error: &Error) {
+        if error.kind() == Kind::Cancelled {
+            return;
+        }
+        if let Some(remote) = self.remotes.get(row.remote) {
+            remote.heard(error);
+        }
+        let wait = back_off(error.kind(), row.attempts, self.chance.fraction());
+        let (id, not_before) = (row.id, self.commit.clock.now_ms() + wait);
+        let text = error.to_string();
+        tracing::info!(error = %text, retry_in_ms = wait, "an upload failed; it stays queued");
+        let noted = self
+            .commit
+            .index
+            .edit_later(move |w| w.upload_failed(id, not_before, &text))
+            .await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "a failed upload could not be noted");
+        }
+    }
+
+    async fn transfer(&self, row: &OutboxRow) -> Result<()> {
+        let Some(remote) = self.remotes.get(row.remote).cloned() else {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "the remote is not part of this mount any more",
+            ));
+        };
+        match &row.operation {
+            Operation::Put(id) => self.put(row, *id, &remote).await,
+            Operation::Delete(key) => self.delete(row, key, &remote).await,
+        }
+    }
+
+    async fn finish(&self, row: &OutboxRow, key: RelPath, outcome: Sent) -> Result<()> {
+        let row = row.clone();
+        self.commit
+            .index
+            .edit_later(move |w| w.sent(&row, &key, &outcome))
+            .await
+    }
+
+    async fn delete(&self, row: &OutboxRow, key: &RelPath, remote: &Remote) -> Result<()> {
+        match remote.backend.delete(key, row.base.as_ref()).await {
+            Ok(()) => self.finish(row, key.clone(), Sent::Deleted).await,
+            Err(error) if error.kind() == Kind::Conflict => {
+                // Somebody made a new version of what was deleted here: theirs stays, and is shown.
+                tracing::info!(path = %key, "deleted here, but changed at the remote: the remote's version is kept");
+                self.finish(row, key.clone(), Sent::Moot).await?;
+                let (key, now) = (key.clone(), self.commit.clock.now_ns());
+                self.commit
+                    .index
+                    .edit_later(move |w| w.restore(&key, now))
+                    .await?;
+                Ok(())
+            }
+            Err(error) => Err(error.about(key)),
+        }
+    }
+
+    async fn put(&self, row: &OutboxRow, id: NodeId, remote: &Arc<Remote>) -> Result<()> {
+        let index = &self.commit.index;
+        let (Some(node), Some(path)) = (index.node(id)?, index.path_of(id)?) else {
+            return self.finish(row, RelPath::root(), Sent::Moot).await;
+        };
+        if node.writing == Writing::Torn {
+            return Err(Error::new(
+                Kind::Busy,
+                "its writer was killed; write it again to publish it",
+            )
+            .about(&path));
+        }
+        if self.rules.is_local_only(&path) {
+            return self.finish(row, path, Sent::Moot).await;
+        }
+        if node.held == Held::None {
+            // Renamed here without ever being read: its bytes come first.
+            self.downloads
+                .hydrate(id)
+                .await
+                .map_err(|e| e.about(&path))?;
+        }
+        let upload = self.prepare(&node, &path).await?;
+        if self.is_known_there(row, &node, &path, &upload)? {
+            self.metrics.upload_skipped.add(1);
+            return self.finish(row, path, Sent::Moot).await;
+        }
+        let precondition = match &row.base {
+            Some(version) => Precondition::Matches(version.clone()),
+            None => Precondition::Absent,
+        };
+        match remote
+            .backend
+            .put(&path, upload.clone(), precondition)
+            .await
+        {
+            Ok(meta) => {
+                self.metrics.uploaded.add(1);
+                self.metrics.bytes_up.add(upload.size);
+                self.finish(row, path, Sent::Published(meta)).await
+            }
+            Err(error) if error.kind() == Kind::Conflict => {
+                self.conflict(row, &node, &path, remote, upload).await
+            }
+            Err(error) => Err(error.about(&path)),
+        }
+    }
+
+    /// Opens and hashes the file. Errors: `Busy` if it changed meanwhile.
+    async fn prepare(&self, node: &Node, path: &RelPath) -> Result<Upload> {
+        let (commit, id, path) = (self.commit.clone(), node.id, path.clone());
+        let mtime_ns = node.mtime_ns;
+        let touched = node.touched;
+        tokio::task::spawn_blocking(move || {
+            let file = commit
+                .store
+                .root()
+                .open_file(&path, OFlags::RDONLY, Mode::empty())?;
+            let before = facts_of(&file)?;
+            let sha256 = hash(&file, before.size)?;
+            if seen(&facts_of(&file)?) != seen(&before) {
+                return Err(
+                    Error::new(Kind::Busy, "the file changed while it was read").about(&path)
+                );
+            }
+            let known = commit.index.node(id)?.and_then(|n| n.seen);
+            let mtime_ns = if touched || known == Some(seen(&before)) {
+                mtime_ns
+            } else {
+                before.mtime_ns
+            };
+            Ok(Upload {
+                file: Arc::new(file),
+                size: before.size,
+                mtime_ns,
+                sha256,
+            })
+        })
+        .await
+        .map_err(|_| Error::new(Kind::Io, "hashing failed"))?
+    }
+
+    /// Whether the remote has these bytes under this key already, as far as the index knows.
+    fn is_known_there(
+        &self,
+        row: &OutboxRow,
+        node: &Node,
+        path: &RelPath,
+        upload: &Upload,
+    ) -> Result<bool> {
+        let replica = self
+            .commit
+            .index
+            .read(|c| rows::replica(c, row.remote, path))?;
+        Ok(replica.is_some_and(|r| {
+            r.meta.sha256 == Some(upload.sha256)
+                && row.base.as_ref() == Some(&r.meta.version)
+                && (!node.touched || r.meta.mtime_ns == upload.mtime_ns)
+        }))
+    }
+
+    /// The remote has another version than ours is based on.
+    async fn conflict(
+        &self,
+        row: &OutboxRow,
+        node: &Node,
+        path: &RelPath,
+        remote: &Arc<Remote>,
+        upload: Upload,
+    ) -> Result<()> {
+        let Some(theirs) = remote.backend.head(path).await? else {
+            // Theirs is gone: ours replaces nothing.
+            return self.rebase(row, None).await;
+        };
+        if same_bytes_there(remote, path, &theirs, &upload).await? {
+            return self
+                .finish(row, path.clone(), Sent::Published(theirs))
+                .await;
+        }
+        if self.rules.local_wins() {
+            return self.rebase(row, Some(theirs)).await;
+        }
+        self.keep_both(row, node.id, path, remote, theirs).await
+    }
+
+    async fn rebase(&self, row: &OutboxRow, theirs: Option<Meta>) -> Result<()> {
+        let id = row.id;
+        self.commit
+            .index
+            .edit_later(move |w| w.rebase(id, theirs.as_ref().map(|m| &m.version)))
+            .await
+    }
+
+    /// The remote keeps the path; ours is set aside.
+    async fn keep_both(
+        &self,
+        row: &OutboxRow,
+        id: NodeId,
+        path: &RelPath,
+        remote: &Arc<Remote>,
+        theirs: Meta,
+    ) -> Result<()> {
+        let (commit, rules, path) = (self.commit.clone(), self.rules.clone(), path.clone());
+        let (remote_id, url, generation) = (remote.id, remote.shown.clone(), row.generation);
+        tokio::task::spawn_blocking(move || {
+            let _paths = commit.paths_stay();
+            let _node = commit.hold(id);
+            let current = commit.index.node(id)?;
+            let moved = commit.index.path_of(id)?.as_ref() != Some(&path);
+            if moved || rules.is_being_written(id) || current.is_none_or(|n| n.dirty != 0 && n.dirty != generation) {
+                return Err(Error::new(Kind::Busy, "the file was changed again").about(&path));
+            }
+            let now_ms = commit.clock.now_ms();
+            let conflict = commit.index.edit(move |w| w.conflict_begins(id, &url, now_ms))?;
+            let file = commit.store.set_aside(&path, conflict as u64)?;
+            tracing::warn!(%path, kept = %file, "changed here and at the remote: the remote's version has the path, ours is kept in conflicts");
+            commit.index.edit(move |w| {
+                w.conflict_named(conflict, &file)?;
+                w.conflicted(id, remote_id, &theirs)
+            })
+        })
+        .await
+        .map_err(|_| Error::new(Kind::Io, "setting a conflict aside failed"))?
+    }
+}
+
+/// Equal bytes are no conflict: by hash where the remote gives one, else by reading them.
+async fn same_bytes_there(
+    remote: &Remote,
+    path: &RelPath,
+    theirs: &Meta,
+    ours: &Upload,
+) -> Result<bool> {
+    if theirs.size != ours.size {
+        return Ok(false);
+    }
+    if let Some(hash) = theirs.sha256 {
+        return Ok(hash == ours.sha256);
+    }
+    let got = remote
+        .backend
+        .get(path, None, Some(&theirs.version))
+        .await?;
+    let (mut hasher, mut body) = (Hasher::new(), got.body);
+    while let Some(chunk) = body.next().await {
+        hasher.update(&chunk?);
+    }
+    Ok(Sha256(hasher.finalize().into()) == ours.sha256)
+}
+
+fn hash(file: &File, size: u64) -> Result<Sha256> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < size {
+        let n = file.read_at(&mut buffer, at)?;
+        if n == 0 {
+            return Err(Error::new(
+                Kind::Busy,
+                "the file became shorter while it was read",
+            ));
+        }
+        hasher.update(&buffer[..n]);
+        at += n as u64;
+    }
+    Ok(Sha256(hasher.finalize().into()))
+}
