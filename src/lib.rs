@@ -1,9 +1,14 @@
 //! Larder: a cache folder that fills itself. See `ARCHITECTURE.md` for the house and its floors.
 
 pub mod backends;
+pub mod beneath;
 pub mod clock;
 pub mod error;
+pub mod index;
 pub mod metrics;
 pub mod object;
 pub mod path;
+pub mod secret;
+pub mod server;
 pub mod wire;
+pub mod writers;

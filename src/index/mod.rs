@@ -1,0 +1,3 @@
+//! All SQL: what is known, kept where a restart finds it again.
+
+pub mod served;
