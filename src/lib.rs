@@ -13,6 +13,8 @@ pub mod metrics;
 pub mod object;
 pub mod path;
 pub mod secret;
+pub mod server;
 pub mod store;
 pub mod transfer;
 pub mod wire;
+pub mod writers;
