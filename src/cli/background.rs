@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::{Outcome, log};
+use super::{Outcome, log, show};
 use crate::config::MountConfig;
 use crate::daemon;
 use crate::error::{About, Error, Kind, Result};
@@ -72,11 +72,7 @@ pub fn serve(config: MountConfig) -> Outcome {
         Err(error) => {
             tracing::error!("{error}");
             // After the mount answered this goes nowhere; the log has it.
-            let _ = writeln!(
-                std::io::stdout(),
-                "{}",
-                error.to_string().replace('\n', "; ")
-            );
+            let _ = writeln!(std::io::stdout(), "{}", show::plain(&error.to_string()));
             Outcome::NotAll
         }
     }

@@ -68,7 +68,7 @@ impl Check {
         Check {
             name,
             verdict,
-            found: found.into(),
+            found: show::plain(&found.into()),
             advice: advice.into(),
         }
     }

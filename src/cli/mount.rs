@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::flags::MountFlags;
 use super::{Context, Outcome, background, log, show};
+use crate::backends::url::RemoteUrl;
 use crate::config::{MountConfig, resolve_mount};
 use crate::control::{self, Client};
 use crate::daemon;
@@ -57,6 +58,9 @@ impl Mount {
             let text =
                 "no remote is given; add `--remote http://HOST:5002` (or set REMOTE_FXCACHE_URL)";
             return Err(Error::new(Kind::Invalid, text));
+        }
+        for remote in &config.remotes {
+            RemoteUrl::parse(&remote.url)?;
         }
         // The daemon has another working directory.
         if let Some(store) = &mut config.store {

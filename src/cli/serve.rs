@@ -1,6 +1,6 @@
 //! `larder serve`: offer a folder to the network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::flags::ServeFlags;
 use super::{Context, Outcome, log, show};
 use crate::config::{ServeSettings, resolve_serve};
-use crate::error::{About, Result};
+use crate::error::{About, Error, Kind, Result};
 use crate::server::{self, ServeConfig, Server};
 
 /// Serve a folder to the network, for `larder mount` on other machines
@@ -30,6 +30,7 @@ impl Serve {
         let resolved = resolve_serve(&context.file()?, &context.env, &flags)?;
         resolved.notes.iter().for_each(|note| show::complain(note));
         log::to_stderr(&resolved.config.log)?;
+        look(&resolved.config.dir)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -39,6 +40,23 @@ impl Serve {
         runtime.shutdown_timeout(Duration::from_secs(2));
         Ok(Outcome::Done)
     }
+}
+
+/// The usual mistakes, in plain words.
+fn look(dir: &Path) -> Result<()> {
+    let at = dir.display();
+    let facts = match std::fs::metadata(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = "does not exist; name the folder that holds the files";
+            return Err(Error::new(Kind::NotFound, text).about(at));
+        }
+        other => other.about(&at)?,
+    };
+    if !facts.is_dir() {
+        let text = "is not a directory; name the folder that holds the files";
+        return Err(Error::new(Kind::NotADirectory, text).about(at));
+    }
+    Ok(())
 }
 
 async fn serve(settings: ServeSettings) -> Result<()> {

@@ -13,9 +13,22 @@ use crate::path::RelPath;
 
 /// One line of complaint on standard error.
 pub fn complain(what: &dyn Display) {
-    let text = what.to_string().replace('\n', "; ");
+    let text = plain(&what.to_string());
     // Standard error may be closed; there is nowhere else to say it.
     let _ = writeln!(io::stderr(), "larder: {text}");
+}
+
+/// On one line, and without the numbers that the system adds to its errors.
+pub fn plain(text: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let mut text = text.trim_end().replace('\n', "; ");
+    while let Some(start) = text.find(NUMBER) {
+        let Some(end) = text[start..].find(')') else {
+            break;
+        };
+        text.replace_range(start..=start + end, "");
+    }
+    text
 }
 
 /// Lines on standard output. A reader that left ends the program, quietly.
@@ -182,6 +195,12 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "16384.0 PiB");
         assert_eq!(span(-5), "0 s");
         assert_eq!(span(3_600_000), "60 min");
+    }
+
+    #[test]
+    fn complaints_are_plain() {
+        assert_eq!(plain("a: No such file (os error 2)\n"), "a: No such file");
+        assert_eq!(plain("a\nb (os error 2"), "a; b (os error 2");
     }
 
     #[test]

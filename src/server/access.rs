@@ -55,7 +55,7 @@ impl Access {
             (Some(_), _) => "writes need the key",
             (None, true) => "there is no key: EVERYBODY who reaches this port may write",
             (None, false) => {
-                "there is no key: writes are taken from this machine only (set --key to take them from others)"
+                "there is no key: writes are taken from this machine only (set a key with --key-file or LARDER_KEY to take them from others)"
             }
         }
     }
@@ -118,7 +118,7 @@ impl Access {
         }
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            "this server has no key and takes writes from its own machine only; start it with --key",
+            "this server has no key and takes writes from its own machine only; start it with --key-file",
         ))
     }
 

@@ -194,7 +194,7 @@ fn notes(tree: &Tree, home: &Home, access: &Access) -> Vec<String> {
         )),
     }
     for note in &notes {
-        tracing::info!("{note}");
+        tracing::debug!("{note}");
     }
     notes
 }
