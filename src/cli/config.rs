@@ -49,12 +49,12 @@ impl Show {
         let file = context.file()?;
         let (shown, notes) = match &self.serve {
             Some(dir) => {
+                let resolve = |dir: Option<&PathBuf>| {
+                    let flags = ServeFlags::default().flags(dir);
+                    resolve_serve(&file, &context.env, &flags)
+                };
                 // Without a directory there is still something to show.
-                let unnamed = PathBuf::from("DIR");
-                let named = context.env.get("FXCACHE_PATH").is_some();
-                let dir = dir.as_ref().or(Some(&unnamed).filter(|_| !named));
-                let flags = ServeFlags::default().flags(dir);
-                let got = resolve_serve(&file, &context.env, &flags)?;
+                let got = resolve(dir.as_ref()).or_else(|_| resolve(Some(&PathBuf::from("DIR"))))?;
                 (got.shown, got.notes)
             }
             None => {
