@@ -24,6 +24,8 @@ use crate::path::RelPath;
 
 mod open;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use read::Changed;

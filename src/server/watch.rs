@@ -6,7 +6,7 @@
 //! anything: both only make [`Tree`] look.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -215,7 +215,7 @@ fn tell(root: &Path, event: Event, words: &SyncSender<Word>) -> bool {
 }
 
 /// The path beneath the root; none for what is not served, `.larder` above all.
-fn key_of(root: &Path, path: &PathBuf) -> Option<RelPath> {
+fn key_of(root: &Path, path: &Path) -> Option<RelPath> {
     let rest = path.strip_prefix(root).ok()?;
     RelPath::new(rest.as_os_str().as_encoded_bytes()).ok()
 }
