@@ -80,8 +80,15 @@ async fn p4_a_file_that_is_being_written_is_not_shown() {
     let (changes, _) = site.changes(&info.epoch, info.seq, 0).await;
     assert!(!changes.iter().any(is_put("growing")), "{changes:?}");
     let early = site.get("growing").await;
-    assert_eq!(early.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(early.status(), StatusCode::LOCKED);
     assert_eq!(header(&early, "retry-after"), "1");
+    let versioned = site
+        .file(Method::GET, "growing")
+        .header("if-match", "\"x\"");
+    assert_eq!(
+        versioned.send().await.unwrap().status(),
+        StatusCode::PRECONDITION_FAILED
+    );
 
     file.write_all(b" and half").unwrap();
     let closed = Instant::now();

@@ -115,6 +115,44 @@ fn p5_a_row_that_changed_meanwhile_is_left_alone() {
 }
 
 #[test]
+fn p5_only_what_can_be_the_same_bytes_keeps_its_version() {
+    let hash = |n| Some(Sha256([n; 32]));
+    let row = |sha256| Row {
+        seen: seen(4, 10, 100),
+        bump: 0,
+        sha256,
+        seq: 1,
+    };
+    let stays = |sha256, found: Seen, found_sha256| {
+        let row = row(sha256);
+        let next = row.followed_by(&found, found_sha256, 2);
+        assert_eq!(next.seen, found);
+        next.version().unwrap() == row.version().unwrap() && next.seq == row.seq
+    };
+    let moved = Seen {
+        ino: 8,
+        ..seen(4, 10, 100)
+    };
+    assert!(stays(None, moved, None), "the disk was mounted anew");
+    assert!(!stays(None, moved, hash(1)), "an upload");
+    assert!(stays(hash(1), moved, hash(1)), "the same upload again");
+    assert!(
+        !stays(hash(1), moved, hash(2)),
+        "an upload in the same tick"
+    );
+    assert!(
+        !stays(hash(1), seen(4, 10, 100), hash(2)),
+        "and on the same inode"
+    );
+    assert!(stays(hash(1), seen(4, 10, 101), hash(1)), "a chmod");
+    assert!(!stays(None, seen(4, 10, 101), None), "nobody knows");
+    assert!(
+        !stays(hash(1), seen(4, 11, 101), hash(1)),
+        "a new time is a new version"
+    );
+}
+
+#[test]
 fn p8_a_restart_keeps_the_epoch_and_never_repeats_a_number() {
     let place = Place::new();
     let index = place.open().unwrap();
