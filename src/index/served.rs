@@ -24,6 +24,8 @@ use crate::path::RelPath;
 
 mod open;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use read::Changed;
@@ -80,9 +82,13 @@ impl Row {
         })
     }
 
-    /// Whether `seen` can be this version with other bookkeeping: a `chmod`, a copy put back.
-    /// Only the hash can tell.
-    pub fn may_be_same(&self, seen: &Seen) -> bool {
+    /// Whether only the hash can tell if `seen` is this version: it was a `chmod`, a copy
+    /// put back, or other bytes under the old time.
+    pub fn needs_hash(&self, seen: &Seen) -> bool {
+        self.sha256.is_some() && self.may_be_same(seen) && self.seen.ctime_ns != seen.ctime_ns
+    }
+
+    fn may_be_same(&self, seen: &Seen) -> bool {
         self.seen.size == seen.size && self.seen.mtime_ns == seen.mtime_ns
     }
 
@@ -91,8 +97,14 @@ impl Row {
     /// The bump never falls and rises whenever the time does not, so that no two
     /// versions of one path share a name, whatever is done to their times.
     fn followed_by(&self, seen: &Seen, sha256: Option<Sha256>, seq: u64) -> Row {
-        let same_bytes = sha256.is_some() && sha256 == self.sha256;
-        if self.seen == *seen || (self.may_be_same(seen) && same_bytes) {
+        let same_bytes = match (sha256, self.sha256) {
+            (Some(now), Some(before)) => now == before,
+            // The inode alone says nothing: some file systems number their files anew at every
+            // mount, and where a file was replaced the ctime tells.
+            (None, _) => self.seen.ctime_ns == seen.ctime_ns,
+            (Some(_), None) => self.seen == *seen,
+        };
+        if self.may_be_same(seen) && same_bytes {
             return Row {
                 seen: *seen,
                 sha256: sha256.or(self.sha256),

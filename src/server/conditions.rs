@@ -38,6 +38,11 @@ impl Wanted {
         }
     }
 
+    /// Whether one version is asked for, and no other will do.
+    pub fn is_versioned(&self) -> bool {
+        self.if_match.is_some()
+    }
+
     /// Decides, in the order of RFC 9110, section 13.2.2.
     pub fn judge(&self, version: &Version, size: u64) -> Verdict {
         let etag = version.to_etag();

@@ -29,6 +29,8 @@ use super::tree::{CHUNK, Look, Tree};
 
 /// How long a read waits for a file's writer to finish.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Looks that may follow one another at once.
+const TRIES: u32 = 3;
 
 /// One try at answering.
 enum Try {
@@ -44,6 +46,7 @@ pub async fn get(app: &Arc<App>, key: RelPath, headers: &HeaderMap, is_head: boo
     let key = Arc::new(key);
     let deadline = Instant::now() + PATIENCE;
     let mut changes = app.tree.index.follow();
+    let mut tries = 0;
     loop {
         let (tree, path, ask) = (app.tree.clone(), key.clone(), wanted.clone());
         let tried = app.disk.run(move || attempt(&tree, &path, &ask, is_head));
@@ -60,15 +63,26 @@ pub async fn get(app: &Arc<App>, key: RelPath, headers: &HeaderMap, is_head: boo
         match (look, refused) {
             (Look::Gone | Look::Dir, _) => return Err(not_found(&key)),
             (_, Some(error)) => return Err(error.into()),
-            (Look::File(_), None) if Instant::now() < deadline => {}
-            (Look::InMotion, None) if Instant::now() < deadline => {
+            (Look::File(_), None) if tries < TRIES => tries += 1,
+            (Look::File(_) | Look::InMotion, None) if Instant::now() < deadline => {
                 // The writer's end is not always announced as a change.
                 let _ = tokio::time::timeout(Duration::from_millis(50), changes.changed()).await;
             }
-            (Look::File(_) | Look::InMotion, None) => {
-                let why = format!("{key}: the file is being written; try again later");
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).retry_after(1));
-            }
+            (Look::File(_) | Look::InMotion, None) => return Err(in_motion(&key, &wanted)),
+        }
+    }
+}
+
+/// Not 503, which would say that the whole server is in trouble.
+fn in_motion(key: &RelPath, wanted: &Wanted) -> Problem {
+    match wanted.is_versioned() {
+        true => {
+            let why = format!("{key}: the file is being changed, and that version is gone");
+            Problem::new(StatusCode::PRECONDITION_FAILED, why)
+        }
+        false => {
+            let why = format!("{key}: the file is being written; try again later");
+            Problem::new(StatusCode::LOCKED, why).retry_after(1)
         }
     }
 }

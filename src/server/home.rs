@@ -35,10 +35,10 @@ pub struct Home {
 
 impl Home {
     /// Takes possession. [`Kind::Busy`] when another server has it.
-    pub fn open(root: &Root) -> Result<Home> {
+    pub fn open(root: &Root, state_dir: Option<PathBuf>) -> Result<Home> {
         match Home::inside(root) {
             Err(error) if matches!(error.kind(), Kind::ReadOnly | Kind::Denied) => {
-                Home::outside(root)
+                Home::outside(root, state_dir)
             }
             other => other,
         }
@@ -58,8 +58,8 @@ impl Home {
         })
     }
 
-    fn outside(root: &Root) -> Result<Home> {
-        let dir = state_dir()?;
+    fn outside(root: &Root, state_dir: Option<PathBuf>) -> Result<Home> {
+        let dir = state_dir.map_or_else(default_state_dir, Ok)?;
         fs::create_dir_all(&dir).about(dir.display())?;
         let dir = fs::canonicalize(&dir).about(dir.display())?;
         let digest = Sha256::digest(root.path().as_os_str().as_encoded_bytes());
@@ -103,7 +103,7 @@ fn hold(mut file: File) -> Result<Lock> {
     Ok(Lock { _file: file })
 }
 
-fn state_dir() -> Result<PathBuf> {
+fn default_state_dir() -> Result<PathBuf> {
     let given = |name| env::var_os(name).map(PathBuf::from);
     if let Some(dir) = given("XDG_STATE_HOME").filter(|dir| dir.is_absolute()) {
         return Ok(dir.join("larder"));

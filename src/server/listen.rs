@@ -29,8 +29,9 @@ use crate::error::{About, Error, Kind, Result};
 
 use super::routes::Peer;
 
-/// For a request's head to come, counted from when the connection is free for one.
-const HEAD: Duration = Duration::from_secs(60);
+/// For a request's head to come, counted from when the connection is free for one. Longer than
+/// clients keep idle connections, so that it is they who close them.
+const HEAD: Duration = Duration::from_secs(100);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For a client that takes nothing of what is sent to it.
 const STALL: Duration = Duration::from_secs(60);

@@ -73,6 +73,8 @@ pub struct ServeConfig {
     pub sweep: Duration,
     /// Connections at the same time; more wait.
     pub connections: usize,
+    /// Where the index goes when `dir` cannot be written; none: the user's state directory.
+    pub state_dir: Option<PathBuf>,
     pub clock: Clock,
 }
 
@@ -90,6 +92,7 @@ impl ServeConfig {
             tls: None,
             sweep: Duration::from_secs(600),
             connections: 1024,
+            state_dir: None,
             clock: Clock::System,
         }
     }
@@ -136,10 +139,10 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
     };
     let listener = listen::bind(&config.host, config.port).await?;
     let addr = listener.local_addr()?;
-    let (dir, clock) = (config.dir.clone(), config.clock.clone());
+    let (dir, state, clock) = (config.dir, config.state_dir, config.clock);
     let (tree, home) = blocking(move || {
         let root = Root::open(&dir).about(dir.display())?;
-        let home = Home::open(&root)?;
+        let home = Home::open(&root, state)?;
         let index = Index::open(&home.index, clock.clone())?;
         Ok((Arc::new(Tree::new(root, index, clock)), home))
     })

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256 as Hasher};
@@ -30,6 +30,8 @@ use super::tree::{CHUNK, Look, Tree};
 
 /// How long an upload may send nothing.
 const STALL: Duration = Duration::from_secs(60);
+/// How long a refused upload is listened to.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// What the headers promise and ask.
 struct Promise {
@@ -59,9 +61,30 @@ impl Promise {
 
 /// Takes the body and publishes it as `key`.
 pub async fn put(app: &Arc<App>, key: RelPath, headers: &HeaderMap, body: Body) -> Answer {
+    let mut frames = body.into_data_stream();
+    let answer = take(app, key, headers, &mut frames).await;
+    if answer.is_err() {
+        drain(&mut frames).await;
+    }
+    answer
+}
+
+/// Takes the rest of a body that is not wanted, for a while. Most clients hear no answer
+/// before they have sent everything; they would see a broken connection in place of the reason.
+pub async fn drain(frames: &mut BodyDataStream) {
+    let all = async { while let Some(Ok(_)) = frames.next().await {} };
+    let _ = tokio::time::timeout(DRAIN, all).await;
+}
+
+async fn take(
+    app: &Arc<App>,
+    key: RelPath,
+    headers: &HeaderMap,
+    frames: &mut BodyDataStream,
+) -> Answer {
     let promise = Promise::new(headers)?;
     app.tree.root.check()?;
-    let received = receive(app, body).await?;
+    let received = receive(app, frames).await?;
     let tree = app.tree.clone();
     let (row, is_new) = blocking(move || received.publish(&tree, &key, &promise)).await?;
     let mut response = Response::new(Body::empty());
@@ -80,7 +103,7 @@ struct Received {
 }
 
 /// Reads the whole body. Small ones cost one hop to another thread, large ones one a chunk.
-async fn receive(app: &Arc<App>, body: Body) -> Result<Received, Problem> {
+async fn receive(app: &Arc<App>, frames: &mut BodyDataStream) -> Result<Received, Problem> {
     let owner = app.clone();
     let mut received = blocking(move || {
         let uploads = owner.uploads()?;
@@ -91,7 +114,6 @@ async fn receive(app: &Arc<App>, body: Body) -> Result<Received, Problem> {
         })
     })
     .await?;
-    let mut frames = body.into_data_stream();
     let mut waiting: Vec<Bytes> = Vec::new();
     let mut held = 0;
     loop {

@@ -131,8 +131,14 @@ async fn file((State(app), Extension(peer)): Asked, request: Request) -> Answer 
         }
     };
     counter.add(1);
-    app.access.check(need, peer.0, &parts.headers)?;
-    let key = key_of(&parts.uri)?;
+    let allowed = app.access.check(need, peer.0, &parts.headers);
+    let key = match allowed.and_then(|()| Ok(key_of(&parts.uri)?)) {
+        Ok(key) => key,
+        Err(problem) => {
+            put::drain(&mut body.into_data_stream()).await;
+            return Err(problem);
+        }
+    };
     match parts.method {
         Method::PUT => put::put(&app, key, &parts.headers, body).await,
         Method::DELETE => delete::delete(&app, key, &parts.headers).await,

@@ -5,6 +5,7 @@
 //! reason to look at the path again; nothing is concluded from an old answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use std::vec::IntoIter;
 
 use crate::beneath::FileKind;
@@ -16,6 +17,8 @@ use super::tree::Tree;
 
 /// Differences that are looked at, and written down, together.
 const BATCH: usize = 2000;
+/// Between two lines that say how far a sweep is.
+const PROGRESS: Duration = Duration::from_secs(2);
 /// Rows read at once.
 const PAGE: usize = 4096;
 
@@ -36,6 +39,7 @@ pub fn sweep(tree: &Tree, under: &RelPath, stop: &AtomicBool) -> Result<Tally> {
     let mut rows = Rows::new(tree, under);
     let mut tally = Tally::default();
     let mut differing = Vec::new();
+    let mut told = Instant::now();
     let mut file = walk.next()?;
     let mut row = rows.next()?;
     while !stop.load(Ordering::Relaxed) {
@@ -62,11 +66,11 @@ pub fn sweep(tree: &Tree, under: &RelPath, stop: &AtomicBool) -> Result<Tally> {
         if differing.len() >= BATCH {
             tally.differences += differing.len() as u64;
             settle(tree, &mut differing)?;
-            tracing::info!(
-                files = tally.files,
-                found = tally.differences,
-                "scanning the served directory"
-            );
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                let (files, found) = (tally.files, tally.differences);
+                tracing::info!(files, found, "scanning the served directory");
+            }
         }
     }
     tally.differences += differing.len() as u64;

@@ -22,8 +22,9 @@ use crate::writers::has_writer;
 
 use super::root::Root;
 
-/// A file that somebody holds open for writing is shown after this much quiet.
-const QUIET_OPEN: Duration = Duration::from_secs(30);
+/// A file that somebody holds open for writing counts as finished after this much quiet, or
+/// databases and logs would be hidden for ever.
+const QUIET_OPEN: Duration = Duration::from_secs(600);
 /// The same where nobody can say whether a file is open. Linux tells when it is closed.
 const QUIET_UNKNOWN: Duration = match cfg!(target_os = "linux") {
     true => Duration::from_secs(2),
@@ -145,7 +146,7 @@ impl Tree {
         }
         self.forget_motion(key);
         let sha256 = match &row {
-            Some(row) if row.sha256.is_some() && row.may_be_same(&seen) => self.hash(key, &seen)?,
+            Some(row) if row.needs_hash(&seen) => self.hash(key, &seen)?,
             _ => None,
         };
         let found = Row {

@@ -28,8 +28,10 @@ use super::tree::{Look, Tree};
 const EVENTS: usize = 65_536;
 /// How long the follower gathers events before it looks.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often it asks after files that are being written.
+/// How often it asks after files that are being written; less often when they are so many that
+/// asking would fill more than a twentieth of the time.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+const ASK_SHARE: u32 = 20;
 /// A new directory is gone through once more after this: files may have come into it
 /// before the system began to tell of them.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
@@ -171,14 +173,19 @@ fn is_limit(error: &notify::Error) -> bool {
 }
 
 fn complain(error: &notify::Error) {
-    if is_limit(error) {
-        tracing::warn!(
-            "the directory has more subdirectories than the system lets us watch, so it is \
-             swept every minute instead; raise the limit with: sysctl fs.inotify.max_user_watches=1048576"
-        );
-    } else {
-        tracing::warn!(%error, "the directory cannot be watched, so it is swept every minute instead");
+    match is_limit(error) {
+        true => complain_of_limit(),
+        false => {
+            tracing::warn!(%error, "the directory cannot be watched, so it is swept every minute instead");
+        }
     }
+}
+
+fn complain_of_limit() {
+    tracing::warn!(
+        "the directory has more subdirectories than the system lets us watch, so it is swept \
+         every minute instead; raise the limit: sysctl fs.inotify.max_user_watches=1048576"
+    );
 }
 
 /// Passes an event on; false when there was no room for it.
@@ -237,7 +244,7 @@ impl Follower {
     }
 
     fn run(&mut self, heard: &Receiver<Word>) {
-        let mut asked = Instant::now();
+        let mut ask = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
             let paths = match heard.recv_timeout(ASK_AGAIN) {
                 Ok(first) => self.gather(first, heard),
@@ -246,10 +253,11 @@ impl Follower {
             };
             self.look(paths);
             self.second_looks();
-            if asked.elapsed() >= ASK_AGAIN {
+            if Instant::now() >= ask {
+                let start = Instant::now();
                 let waiting = self.tree.in_motion();
                 self.report(self.tree.look(&waiting, false).map(drop));
-                asked = Instant::now();
+                ask = Instant::now() + ASK_AGAIN.max(start.elapsed() * ASK_SHARE);
             }
         }
     }
@@ -267,7 +275,11 @@ impl Follower {
                     entry.closed = hint.closed;
                     entry.whole |= hint.whole;
                 }
-                Word::Blind => self.blind.store(true, Ordering::Relaxed),
+                Word::Blind => {
+                    if !self.blind.swap(true, Ordering::Relaxed) {
+                        complain_of_limit();
+                    }
+                }
                 Word::Stop => break,
             }
             if paths.len() >= EVENTS {

@@ -80,8 +80,15 @@ async fn p4_a_file_that_is_being_written_is_not_shown() {
     let (changes, _) = site.changes(&info.epoch, info.seq, 0).await;
     assert!(!changes.iter().any(is_put("growing")), "{changes:?}");
     let early = site.get("growing").await;
-    assert_eq!(early.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(early.status(), StatusCode::LOCKED);
     assert_eq!(header(&early, "retry-after"), "1");
+    let versioned = site
+        .file(Method::GET, "growing")
+        .header("if-match", "\"x\"");
+    assert_eq!(
+        versioned.send().await.unwrap().status(),
+        StatusCode::PRECONDITION_FAILED
+    );
 
     file.write_all(b" and half").unwrap();
     let closed = Instant::now();
@@ -114,6 +121,11 @@ async fn a_chmod_makes_no_new_version_of_hashed_bytes() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::with(&[("x", b"same")]).await;
     let before = header(&site.get("x").await, "etag");
+    eventually("the hash is known", async || {
+        let head = site.file(Method::HEAD, "x").send().await.unwrap();
+        !header(&head, "repr-digest").is_empty()
+    })
+    .await;
     fs::set_permissions(site.path("x"), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(header(&site.get("x").await, "etag"), before);
     // The same bytes, put back by somebody with their time.

@@ -128,3 +128,66 @@ async fn stopping_answers_those_who_wait() {
     assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::OK);
     assert!(start.elapsed() < std::time::Duration::from_secs(5));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_tls_where_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("a"), b"1");
+    let keys = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (cert, secret) = (keys.path().join("cert.pem"), keys.path().join("key.pem"));
+    write(&cert, made.cert.pem().as_bytes());
+    write(&secret, made.signing_key.serialize_pem().as_bytes());
+    let site = Site::over(dir, |config| config.tls = Some((cert, secret))).await;
+    let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let _ = client();
+    let client = reqwest::Client::builder()
+        .tls_certs_only([trusted])
+        .resolve("localhost", site.server.addr())
+        .build()
+        .unwrap();
+    let url = |scheme| {
+        let port = site.server.addr().port();
+        format!("{scheme}://localhost:{port}/v1/files/a")
+    };
+    let response = client.get(url("https")).send().await.unwrap();
+    assert_eq!(response.bytes().await.unwrap(), "1");
+    assert!(client.get(url("http")).send().await.is_err());
+    assert!(site.server.url().starts_with("https://"));
+
+    let mut bad = config(site.dir.path());
+    bad.tls = Some((site.path("a"), site.path("a")));
+    let error = start(bad).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_cannot_be_written_is_served_for_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = Mount::tmpfs(dir.path(), "size=2m");
+    write(&dir.path().join("a"), b"1");
+    mount.read_only();
+    let state = tempfile::tempdir().unwrap();
+    let place = state.path().to_owned();
+    let site = Site::over(dir, |config| config.state_dir = Some(place)).await;
+    assert_eq!(site.bytes("a").await, b"1");
+    assert_eq!(site.put("b", b"2").await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(site.info().await.capabilities, ["changes"]);
+    assert!(site.server.notes()[0].contains("for reading only"));
+    let Site { dir, server, .. } = site;
+    server.stop().await;
+    drop(mount);
+    drop(dir);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_more_connections_than_allowed_wait_for_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("a"), b"1");
+    let site = Site::over(dir, |config| config.connections = 2).await;
+    let idle = tokio::net::TcpStream::connect(site.server.addr()).await;
+    let other = tokio::net::TcpStream::connect(site.server.addr()).await;
+    let ask = tokio::spawn(site.file(Method::GET, "a").send());
+    drop((idle, other));
+    assert_eq!(ask.await.unwrap().unwrap().status(), StatusCode::OK);
+}

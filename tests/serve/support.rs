@@ -1,6 +1,7 @@
 //! A server over a directory of its own, and a client that speaks to it.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use larder::object::{Change, Listed, Sha256};
@@ -178,4 +179,32 @@ pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < until, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A file system of its own, gone with this.
+pub struct Mount(std::path::PathBuf);
+
+impl Mount {
+    pub fn tmpfs(at: &Path, options: &str) -> Mount {
+        run("mount", &["-t", "tmpfs", "-o", options, "none"], at);
+        Mount(at.to_owned())
+    }
+
+    pub fn read_only(&self) {
+        run("mount", &["-o", "remount,ro"], &self.0);
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str], at: &Path) {
+    let status = Command::new(program).args(arguments).arg(at).status();
+    assert!(
+        status.unwrap().success(),
+        "this test needs to mount a tmpfs"
+    );
 }

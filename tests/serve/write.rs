@@ -196,15 +196,7 @@ async fn p12_a_delete_is_conditional_and_takes_empty_directories_along() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p11_a_full_disk_takes_nothing_and_keeps_what_it_had() {
     let dir = tempfile::tempdir().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=2m", "none"])
-        .arg(dir.path())
-        .status();
-    assert!(
-        mounted.unwrap().success(),
-        "this test needs to mount a tmpfs"
-    );
-    let mount = Unmount(dir.path().to_owned());
+    let mount = Mount::tmpfs(dir.path(), "size=2m");
     let site = Site::over(dir, |_| {}).await;
     assert_eq!(site.put("a", b"old").await.status(), StatusCode::CREATED);
     let full = site.put("a", &vec![1; 4 << 20]).await;
@@ -215,15 +207,4 @@ async fn p11_a_full_disk_takes_nothing_and_keeps_what_it_had() {
     server.stop().await;
     drop(mount);
     drop(dir);
-}
-
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .status();
-    }
 }
