@@ -54,7 +54,8 @@ impl Show {
                     resolve_serve(&file, &context.env, &flags)
                 };
                 // Without a directory there is still something to show.
-                let got = resolve(dir.as_ref()).or_else(|_| resolve(Some(&PathBuf::from("DIR"))))?;
+                let got =
+                    resolve(dir.as_ref()).or_else(|_| resolve(Some(&PathBuf::from("DIR"))))?;
                 (got.shown, got.notes)
             }
             None => {
