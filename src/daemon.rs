@@ -1,4 +1,4 @@
-//! A mount's life, as the command line sees it. (The lead's file replaces this one.)
+//! A mount's life, as the command line sees it.
 
 use std::path::{Path, PathBuf};
 

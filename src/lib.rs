@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod beneath;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -13,7 +14,9 @@ pub mod object;
 pub mod overlay;
 pub mod path;
 pub mod secret;
+pub mod server;
 pub mod store;
 pub mod sync;
 pub mod transfer;
 pub mod wire;
+pub mod writers;

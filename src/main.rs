@@ -1,1 +1,5 @@
-fn main() {}
+//! The program: words in, words out. Everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    larder::cli::run()
+}

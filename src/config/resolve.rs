@@ -134,9 +134,11 @@ impl Values {
                     why,
                 ));
             }
+            // A directory takes no key.
+            let takes_key = url.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("http"));
             let own = match self.remote_keys.get(url).cloned() {
                 Some(path) => Some(self.key_file(&path)?),
-                None => key.clone(),
+                None => key.clone().filter(|_| takes_key),
             };
             remotes.push(RemoteSpec {
                 url: url.to_owned(),

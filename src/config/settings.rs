@@ -52,6 +52,7 @@ impl fmt::Display for Source {
             Source::Default => f.write_str("default"),
             Source::File { path, table } => write!(f, "{} [{table}]", path.display()),
             Source::Environment(name) => write!(f, "environment {name}"),
+            Source::Flag("dir") => f.write_str("argument DIR"),
             Source::Flag(name) => write!(f, "flag --{}", name.replace('_', "-")),
         }
     }

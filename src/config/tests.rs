@@ -164,6 +164,13 @@ fn p10_keys_come_from_safe_places_and_are_not_shown() {
         "{everything}"
     );
 
+    let both = [
+        ("LARDER_KEY", "sesame"),
+        ("LARDER_REMOTE", "file:///c http://b:1"),
+    ];
+    let got = mount("", &both, &Flags::default()).unwrap().config;
+    assert!(got.remotes[0].key.is_none() && got.remotes[1].key.is_some());
+
     let mut flags = Flags::default();
     flags.set("key_file", [key_file]);
     let got = mount("", &env, &flags).unwrap();

@@ -12,6 +12,7 @@ pub mod node;
 pub mod outbox;
 pub mod remote;
 mod schema;
+pub mod served;
 mod vfs;
 
 mod writer;

@@ -1,0 +1,29 @@
+# The two commands of the README are `make demo` and `make test`.
+
+CARGO ?= cargo
+
+.PHONY: demo test lint build install tools
+
+# Shows the whole idea in a minute, and checks every step of it.
+demo: tools
+	$(CARGO) build --release --locked
+	target="$${CARGO_TARGET_DIR:-target}"; "$$target/release/larder" demo
+
+# Unit, model and conformance tests, and real mounts.
+test: tools
+	$(CARGO) test --locked --no-fail-fast
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+build:
+	$(CARGO) build --release --locked
+
+PREFIX ?= /usr/local
+install: build
+	target="$${CARGO_TARGET_DIR:-target}"; install -Dm755 "$$target/release/larder" "$(DESTDIR)$(PREFIX)/bin/larder"
+
+# What a mount needs of the system, installed where it is missing.
+tools:
+	@packaging/tools.sh

@@ -1,0 +1,158 @@
+//! Finding the mount that is meant, and asking it.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::Outcome;
+use super::show::{self, Meter};
+use crate::control::{Answer, Client, Report, Request};
+use crate::daemon;
+use crate::error::{About, Error, Kind, Result};
+use crate::path::RelPath;
+
+/// Asks the mount and shows progress on the way.
+pub fn ask(client: &mut Client, request: &Request) -> Result<Answer> {
+    let mut meter = Meter::new();
+    client.ask(request, &mut |step| meter.step(&step))
+}
+
+/// The report of an order.
+pub fn order(client: &mut Client, request: &Request) -> Result<Report> {
+    match ask(client, request)? {
+        Answer::Done(report) => Ok(report),
+        _ => Err(unexpected()),
+    }
+}
+
+/// An answer to another question than was asked.
+pub fn unexpected() -> Error {
+    let text = "the daemon answered something else; it is of another version than this command, so unmount and mount again";
+    Error::new(Kind::Unsupported, text)
+}
+
+/// Says what an order did.
+pub fn tell(report: &Report, json: bool) -> Result<Outcome> {
+    if json {
+        show::say_json(report)?;
+    } else if !report.text.is_empty() {
+        show::say(&report.text)?;
+    }
+    for failure in &report.failures {
+        show::complain(failure);
+    }
+    let shown = report.failures.len() as u64;
+    if report.failed > shown && shown > 0 {
+        let more = show::count(report.failed - shown, "more failure", "more failures");
+        show::complain(&more);
+    }
+    Ok(match report.failed {
+        0 => Outcome::Done,
+        _ => Outcome::NotAll,
+    })
+}
+
+/// The mount at `path`, or the only one there is.
+pub fn mount_at(path: Option<&Path>) -> Result<Client> {
+    if let Some(path) = path {
+        return Client::connect(path);
+    }
+    let mounts = daemon::mounts()?;
+    match mounts.as_slice() {
+        [one] => Client::connect(&one.mountpoint),
+        [] => Err(Error::new(
+            Kind::NotFound,
+            "nothing is mounted; start with `larder mount MOUNTPOINT --remote URL`",
+        )),
+        several => {
+            let names: Vec<_> = several
+                .iter()
+                .map(|m| m.mountpoint.display().to_string())
+                .collect();
+            let text = format!("which mount? name one of {}", names.join(", "));
+            Err(Error::new(Kind::Invalid, text))
+        }
+    }
+}
+
+/// The mount that `path` lies in, and where in it. Nothing in the mount is touched.
+pub fn mount_of(path: &Path) -> Result<(PathBuf, RelPath)> {
+    let mounts = daemon::mounts()?;
+    let known: Vec<&Path> = mounts.iter().map(|m| m.mountpoint.as_path()).collect();
+    let shown = path.display();
+    let absolute = std::path::absolute(path).about(&shown)?;
+    locate(&absolute, &known)?.ok_or_else(|| {
+        let text = "is not inside a larder mount; `larder status` shows what is mounted";
+        Error::new(Kind::NotFound, text).about(&shown)
+    })
+}
+
+/// Follows `path` name by name up to the first one of `known`.
+fn locate(path: &Path, known: &[&Path]) -> Result<Option<(PathBuf, RelPath)>> {
+    let mut left: Vec<Component> = Vec::new();
+    let mut owned: Vec<std::ffi::OsString> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                left.pop();
+            }
+            Component::Normal(_) => left.push(part),
+            _ => {}
+        }
+    }
+    owned.extend(left.iter().rev().map(|part| part.as_os_str().to_owned()));
+    let mut here = PathBuf::from("/");
+    let mut links = 0;
+    loop {
+        if known.contains(&here.as_path()) {
+            let rest: Vec<&[u8]> = owned.iter().rev().map(|name| name.as_bytes()).collect();
+            let rel = RelPath::new(&rest.join(&b'/')).about(path.display())?;
+            return Ok(Some((here, rel)));
+        }
+        let Some(name) = owned.pop() else {
+            return Ok(None);
+        };
+        if name == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(&name);
+        match std::fs::read_link(&next) {
+            Ok(target) if links < 40 => {
+                links += 1;
+                if target.is_absolute() {
+                    here = PathBuf::from("/");
+                }
+                let parts = target.components().rev().filter_map(|part| match part {
+                    Component::Normal(name) => Some(name.to_owned()),
+                    Component::ParentDir => Some("..".into()),
+                    _ => None,
+                });
+                owned.extend(parts);
+            }
+            _ => here = next,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_finds_its_mount_without_touching_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(dir.path()).unwrap();
+        let mnt = root.join("mnt");
+        std::fs::create_dir(&mnt).unwrap();
+        std::os::unix::fs::symlink("mnt", root.join("link")).unwrap();
+        std::os::unix::fs::symlink(&root, root.join("up")).unwrap();
+        let find = |text: &str| locate(&root.join(text), &[&mnt]).unwrap();
+        let inside = |text: &str| Some((mnt.clone(), RelPath::new(text.as_bytes()).unwrap()));
+        assert_eq!(find("mnt"), inside(""));
+        assert_eq!(find("mnt/a/b"), inside("a/b"));
+        assert_eq!(find("link/a"), inside("a"));
+        assert_eq!(find("up/link/./a/../c"), inside("c"));
+        assert_eq!(find("mntx/a"), None);
+        assert!(locate(&mnt.join(".larder/x"), &[&mnt]).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Whether each remote is there and lets us in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Check;
+use crate::backends::url::RemoteUrl;
+use crate::backends::{self, Backend, Capabilities, Options, retry};
+use crate::config::{MountConfig, RemoteSpec};
+use crate::error::{About, Error, Kind, Result};
+
+const NAME: &str = "remote";
+/// For everything together with one remote.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One check a remote; one that says so if there is none.
+pub fn checks(config: &MountConfig) -> Result<Vec<Check>> {
+    if config.remotes.is_empty() {
+        let advice = "add --remote URL to have one checked";
+        return Ok(vec![Check::warn(NAME, "none is configured", advice)]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .about("starting the checks")?;
+    let each = config.remotes.iter();
+    Ok(each
+        .map(|remote| runtime.block_on(check(remote, config.upload)))
+        .collect())
+}
+
+async fn check(remote: &RemoteSpec, upload: bool) -> Check {
+    let (url, backend) = match open(remote) {
+        Ok(both) => both,
+        Err(error) => return Check::fail(NAME, error.to_string(), "correct the URL or the key"),
+    };
+    let began = Instant::now();
+    let asked = tokio::time::timeout(PATIENCE, backend.capabilities()).await;
+    let late = || Error::new(Kind::TimedOut, "no answer within 10 seconds");
+    match asked.unwrap_or_else(|_| Err(late())) {
+        Ok(can) => verdict(url.shown(), can, upload, began.elapsed()),
+        Err(error) => Check::fail(
+            NAME,
+            format!("{}: {}", url.shown(), error.message()),
+            advice(error.kind()),
+        ),
+    }
+}
+
+fn open(remote: &RemoteSpec) -> Result<(RemoteUrl, Arc<dyn Backend>)> {
+    let url = RemoteUrl::parse(&remote.url)?;
+    let options = Options {
+        retry: retry::Policy {
+            attempts: 1,
+            ..retry::Policy::default()
+        },
+        ..Options::default()
+    };
+    let backend = backends::connect(&url, remote.key.clone(), &options)?;
+    Ok((url, backend))
+}
+
+fn verdict(url: &str, can: Capabilities, upload: bool, took: Duration) -> Check {
+    let how = match (can.put, can.changes) {
+        (true, true) => "takes uploads, tells changes",
+        (true, false) => "takes uploads, is listed again now and then",
+        (false, true) => "for reading only, tells changes",
+        (false, false) => "for reading only, is listed again now and then",
+    };
+    let found = format!("{url} answered in {} ms: {how}", took.as_millis());
+    if upload && !can.put {
+        let advice = "uploads are wanted but it refuses them: set its key with --key-file or LARDER_KEY, or start the server with --open-writes";
+        return Check::fail(NAME, found, advice);
+    }
+    Check::ok(NAME, found)
+}
+
+fn advice(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unauthorized => "set the key with --key-file or LARDER_KEY",
+        Kind::NotFound | Kind::Corrupt | Kind::Unsupported => {
+            "is it a larder server? start one there with `larder serve DIR`"
+        }
+        kind if kind.is_away() => {
+            "check the address, that `larder serve` runs there, and firewalls; a mount works without it and catches up later"
+        }
+        _ => "check the address and the server's log",
+    }
+}

@@ -1,0 +1,259 @@
+//! A status as a block of lines. Pure.
+
+use crate::cli::show;
+use crate::control::{Amount, OutboxStatus, RemoteState, RemoteStatus, Status};
+
+/// The whole block.
+pub fn status(s: &Status) -> String {
+    let mut lines = vec![head(s), row("store", &store(s))];
+    for remote in &s.remotes {
+        lines.push(row("remote", &self::remote(remote, s.now_ms)));
+        lines.extend(trouble(remote).map(|text| row("", &text)));
+    }
+    if s.remotes.is_empty() {
+        lines.push(row("remote", "none"));
+    }
+    lines.push(row("files", &files(s)));
+    lines.push(row("outbox", &outbox(&s.outbox, s.now_ms, s.upload)));
+    lines.push(row("reads", &reads(s)));
+    if !s.conflicts.is_empty() {
+        let n = show::count(
+            s.conflicts.len() as u64,
+            "version of yours",
+            "versions of yours",
+        );
+        let text = format!(
+            "{n} set aside; `larder conflicts {}` lists them",
+            s.mountpoint
+        );
+        lines.push(row("conflicts", &text));
+    }
+    if !s.orphans.is_empty() {
+        let n = show::count(s.orphans.len() as u64, "half file", "half files");
+        let text = format!("{n} of killed writers kept in .larder/orphans");
+        lines.push(row("orphans", &text));
+    }
+    for note in &s.notes {
+        lines.push(row("note", note));
+    }
+    lines.join("\n")
+}
+
+fn row(label: &str, text: &str) -> String {
+    format!("  {label:<10} {text}")
+}
+
+fn head(s: &Status) -> String {
+    let mut how = vec![
+        format!("process {}", s.pid),
+        format!("larder {}", s.version),
+        format!("for {}", show::span(s.now_ms - s.since_ms)),
+    ];
+    if s.read_only {
+        how.push("read-only".into());
+    }
+    if s.stream {
+        how.push("keeps nothing".into());
+    }
+    format!("{}  ({})", s.mountpoint, how.join(", "))
+}
+
+fn store(s: &Status) -> String {
+    let mut parts = vec![
+        s.store.clone(),
+        format!("{} free", show::bytes(s.free_bytes)),
+    ];
+    if let Some(most) = s.limits.max_bytes {
+        parts.push(format!("at most {}", show::bytes(most)));
+    }
+    if let Some(most) = s.limits.max_files {
+        parts.push(format!("at most {}", show::count(most, "file", "files")));
+    }
+    parts.push(format!("leaves {} free", show::bytes(s.limits.min_free)));
+    parts.join(", ")
+}
+
+fn remote(r: &RemoteStatus, now_ms: i64) -> String {
+    let state = match r.state {
+        RemoteState::Online => "online",
+        RemoteState::Away => "away",
+        RemoteState::Connecting => "connecting",
+    };
+    let mut parts = vec![format!("{state} for {}", show::span(now_ms - r.since_ms))];
+    match (r.listed, r.last_sync_ms) {
+        (true, at) => {
+            let files = show::count(r.files, "file", "files");
+            parts.push(format!("{files}, {}", show::bytes(r.bytes)));
+            parts.extend(at.map(|at| format!("synced {} ago", show::span(now_ms - at))));
+        }
+        (false, _) => parts.push("not listed yet".into()),
+    }
+    if r.upload {
+        parts.push("takes uploads".into());
+    }
+    format!("{}  {}", r.url, parts.join("; "))
+}
+
+fn trouble(r: &RemoteStatus) -> impl Iterator<Item = String> {
+    let error = r
+        .last_error
+        .as_ref()
+        .filter(|_| r.state != RemoteState::Online);
+    let error = error.map(|error| format!("  {error}"));
+    let refused = (r.refused_names > 0).then(|| {
+        let names = show::count(r.refused_names, "name", "names");
+        format!("  {names} there cannot be files here and are left out; the log says which")
+    });
+    error.into_iter().chain(refused)
+}
+
+fn amount(a: Amount, what: &str) -> String {
+    format!(
+        "{} {what} ({})",
+        show::number(a.files),
+        show::bytes(a.bytes)
+    )
+}
+
+fn files(s: &Status) -> String {
+    let mut parts = vec![amount(s.known, "known"), amount(s.held, "held here")];
+    if s.dirty.files > 0 {
+        parts.push(amount(s.dirty, "waiting to go up"));
+    }
+    if s.local_only.files > 0 {
+        parts.push(amount(s.local_only, "only here"));
+    }
+    if s.hidden > 0 {
+        parts.push(format!(
+            "{} deleted here but not at the remote",
+            show::number(s.hidden)
+        ));
+    }
+    parts.join(", ")
+}
+
+fn outbox(o: &OutboxStatus, now_ms: i64, upload: bool) -> String {
+    if o.pending == 0 && o.held_back == 0 {
+        return match upload {
+            true => "empty: everything is up".into(),
+            false => "nothing goes up (mount with --upload to change that)".into(),
+        };
+    }
+    let mut parts = vec![format!(
+        "{} waiting ({}), {} under way",
+        show::number(o.pending),
+        show::bytes(o.bytes),
+        show::number(o.uploading),
+    )];
+    if let Some(path) = &o.oldest_path {
+        let age = o.oldest_ms.map_or(0, |at| now_ms - at);
+        let mut oldest = format!("oldest {} for {}", show::path(path), show::span(age));
+        if let Some(error) = &o.oldest_error {
+            let tries = show::count(o.oldest_attempts, "try", "tries");
+            oldest.push_str(&format!(", {tries}, last: {error}"));
+        }
+        parts.push(oldest);
+    }
+    if o.held_back > 0 {
+        parts.push(format!(
+            "{} held back, see the log",
+            show::number(o.held_back)
+        ));
+    }
+    parts.join("; ")
+}
+
+fn reads(s: &Status) -> String {
+    let c = &s.counts;
+    let asked = show::count(c.requests, "request", "requests");
+    format!(
+        "{} hits, {} misses; {} down, {} up; {asked}, {} failed; by {}; offline: {}",
+        show::number(c.hits),
+        show::number(c.misses),
+        show::bytes(c.bytes_down),
+        show::bytes(c.bytes_up),
+        show::number(c.failures),
+        s.read_path,
+        s.offline,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{ConflictStatus, LimitsStatus};
+
+    fn sample() -> Status {
+        Status {
+            pid: 7,
+            version: "0.1.0".into(),
+            mountpoint: "/data/FXCACHE".into(),
+            store: "/data/FXCACHE".into(),
+            since_ms: 0,
+            now_ms: 7_200_000,
+            read_path: "passthrough".into(),
+            offline: "hide".into(),
+            upload: true,
+            remotes: vec![RemoteStatus {
+                url: "http://nas:5002".into(),
+                state: RemoteState::Away,
+                since_ms: 7_100_000,
+                last_sync_ms: Some(7_000_000),
+                last_error: Some("connection refused".into()),
+                listed: true,
+                files: 63_000,
+                bytes: 6 << 30,
+                ..RemoteStatus::default()
+            }],
+            known: Amount {
+                files: 63_000,
+                bytes: 6 << 30,
+            },
+            limits: LimitsStatus {
+                max_bytes: Some(20 << 30),
+                max_files: None,
+                min_free: 1 << 30,
+            },
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn p6_an_away_remote_says_since_when_and_why() {
+        let text = status(&sample());
+        for part in [
+            "/data/FXCACHE  (process 7, larder 0.1.0, for 2 h)",
+            "http://nas:5002  away for 100 s; 63,000 files, 6.0 GiB; synced 3 min ago",
+            "connection refused",
+            "63,000 known (6.0 GiB)",
+            "at most 20.0 GiB",
+            "empty: everything is up",
+            "by passthrough",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn p3_the_outbox_shows_its_oldest_and_why_it_waits() {
+        let mut s = sample();
+        s.outbox = OutboxStatus {
+            pending: 3,
+            uploading: 1,
+            bytes: 2048,
+            oldest_ms: Some(7_000_000),
+            oldest_path: Some("TB/a%20b.pkl".into()),
+            oldest_error: Some("timed out".into()),
+            oldest_attempts: 4,
+            held_back: 0,
+        };
+        s.conflicts = vec![ConflictStatus::default()];
+        let text = status(&s);
+        let row = "3 waiting (2.0 KiB), 1 under way; oldest TB/a b.pkl for 3 min, 4 tries, last: timed out";
+        assert!(text.contains(row), "{text}");
+        assert!(
+            text.contains("1 version of yours set aside; `larder conflicts /data/FXCACHE`"),
+            "{text}"
+        );
+    }
+}

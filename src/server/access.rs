@@ -1,0 +1,156 @@
+//! Who may read and who may write.
+//!
+//! Keys are kept and compared as hashes, in constant time, and an address that guesses is
+//! locked out for a minute. Without a key, writes are taken from this machine only.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::secret::Secret;
+use crate::wire::KEY_HEADER;
+
+use super::problem::Problem;
+
+/// Wrong keys that an address may send in one [`WINDOW`].
+const GUESSES: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Addresses remembered. An attacker with more has to be stopped elsewhere.
+const ADDRESSES: usize = 4096;
+
+/// What a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Read,
+    Write,
+}
+
+/// The rules.
+pub struct Access {
+    write: Option<[u8; 32]>,
+    read: Option<[u8; 32]>,
+    open_writes: bool,
+    failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
+}
+
+impl Access {
+    pub fn new(write: Option<&Secret>, read: Option<&Secret>, open_writes: bool) -> Access {
+        let hash = |key: &Secret| Sha256::digest(key.reveal().as_bytes()).into();
+        Access {
+            write: write.map(hash),
+            read: read.map(hash),
+            open_writes,
+            failures: Mutex::default(),
+        }
+    }
+
+    /// One line for the log at start.
+    pub fn describe(&self) -> &'static str {
+        match (&self.write, self.open_writes) {
+            (Some(_), _) => "writes need the key",
+            (None, true) => "there is no key: EVERYBODY who reaches this port may write",
+            (None, false) => {
+                "there is no key: writes are taken from this machine only (set a key with --key-file or LARDER_KEY to take them from others)"
+            }
+        }
+    }
+
+    /// Lets the request pass or says why not.
+    pub fn check(&self, need: Need, peer: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
+        let keys = match need {
+            Need::Read => [self.read, self.write],
+            Need::Write => [self.write, None],
+        };
+        match (need, self.read, self.write) {
+            (Need::Read, None, _) => return Ok(()),
+            (Need::Write, _, None) => return self.keyless_write(peer, headers),
+            _ => {}
+        }
+        let Some(given) = key_of(headers) else {
+            return Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "this server needs a key: send it as X-API-Key",
+            ));
+        };
+        if self.is_locked_out(peer) {
+            let why = "too many wrong keys from this address; wait a minute";
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why).retry_after(60));
+        }
+        let given: [u8; 32] = Sha256::digest(given).into();
+        // Every key is compared, whichever fits, so that the time tells nothing.
+        let fits = keys
+            .iter()
+            .flatten()
+            .fold(subtle::Choice::from(0), |fits, key| {
+                fits | key.ct_eq(&given)
+            });
+        if bool::from(fits) {
+            return Ok(());
+        }
+        self.note_failure(peer);
+        Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "the key is not the right one for this",
+        ))
+    }
+
+    /// Whether the request would pass, without counting anything against the asker.
+    pub fn may_write(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        match self.write {
+            None => self.keyless_write(peer, headers).is_ok(),
+            Some(key) => key_of(headers).is_some_and(|given| {
+                let given: [u8; 32] = Sha256::digest(given).into();
+                !self.is_locked_out(peer) && bool::from(key.ct_eq(&given))
+            }),
+        }
+    }
+
+    fn keyless_write(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
+        // A web page in a browser on this machine is not this machine's user.
+        let from_here = peer.to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN);
+        if self.open_writes || from_here {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "this server has no key and takes writes from its own machine only; start it with --key-file",
+        ))
+    }
+
+    fn is_locked_out(&self, peer: IpAddr) -> bool {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures
+            .get(&peer)
+            .is_some_and(|(since, count)| since.elapsed() < WINDOW && *count >= GUESSES)
+    }
+
+    fn note_failure(&self, peer: IpAddr) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= ADDRESSES {
+            failures.retain(|_, (since, _)| since.elapsed() < WINDOW);
+        }
+        if failures.len() < ADDRESSES || failures.contains_key(&peer) {
+            let entry = failures.entry(peer).or_insert((Instant::now(), 0));
+            if entry.0.elapsed() >= WINDOW {
+                *entry = (Instant::now(), 0);
+            }
+            entry.1 += 1;
+        }
+    }
+}
+
+fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(key) = headers.get(KEY_HEADER) {
+        return Some(key.as_bytes().trim_ascii());
+    }
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| key.trim_ascii())
+}

@@ -1,0 +1,220 @@
+//! What a request asks for beside the path: preconditions and ranges (RFC 9110). Pure.
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+use crate::error::{Error, Kind, Result};
+use crate::object::{ByteRange, Precondition, Version};
+
+/// What to answer to a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Whole,
+    Part(ByteRange),
+    /// 304.
+    NotModified,
+    /// 412.
+    Failed,
+    /// 416.
+    OutOfRange,
+}
+
+/// The read's headers, kept until the file's version is known.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+    if_range: Option<String>,
+    range: Option<String>,
+}
+
+impl Wanted {
+    /// Takes what a read needs out of the headers. `is_head`: ranges mean nothing then.
+    pub fn new(headers: &HeaderMap, is_head: bool) -> Wanted {
+        Wanted {
+            if_match: joined(headers, &header::IF_MATCH),
+            if_none_match: joined(headers, &header::IF_NONE_MATCH),
+            if_range: joined(headers, &header::IF_RANGE),
+            range: joined(headers, &header::RANGE).filter(|_| !is_head),
+        }
+    }
+
+    /// Whether one version is asked for, and no other will do.
+    pub fn is_versioned(&self) -> bool {
+        self.if_match.is_some()
+    }
+
+    /// Decides, in the order of RFC 9110, section 13.2.2.
+    pub fn judge(&self, version: &Version, size: u64) -> Verdict {
+        let etag = version.to_etag();
+        if let Some(tags) = &self.if_match
+            && !matches(tags, &etag, false)
+        {
+            return Verdict::Failed;
+        }
+        if let Some(tags) = &self.if_none_match
+            && matches(tags, &etag, true)
+        {
+            return Verdict::NotModified;
+        }
+        match (&self.range, &self.if_range) {
+            (None, _) => Verdict::Whole,
+            // A date is no strong validator here, so the whole file answers it.
+            (Some(_), Some(tag)) if tag.trim() != etag => Verdict::Whole,
+            (Some(range), _) => part(range, size),
+        }
+    }
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut values = headers.get_all(name).iter().peekable();
+    values.peek()?;
+    let lossy = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    Some(lossy.collect::<Vec<_>>().join(","))
+}
+
+/// Our tags hold no commas, so that a list can be split at them.
+fn matches(tags: &str, etag: &str, weakly: bool) -> bool {
+    tags.split(',').map(str::trim).any(|tag| {
+        let tag = match weakly {
+            true => tag.strip_prefix("W/").unwrap_or(tag),
+            false => tag,
+        };
+        tag == "*" || tag == etag
+    })
+}
+
+/// One range is served; several, or what is no range, get the whole file, as RFC 9110 allows.
+fn part(range: &str, size: u64) -> Verdict {
+    let Some(spec) = range.trim().strip_prefix("bytes=") else {
+        return Verdict::Whole;
+    };
+    let Some((first, last)) = spec.split_once('-') else {
+        return Verdict::Whole;
+    };
+    let number = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
+        true => text.parse::<u64>().ok(),
+        false => None,
+    };
+    let (first, last) = (first.trim(), last.trim());
+    let (start, end) = match (first.is_empty(), last.is_empty()) {
+        (true, true) => return Verdict::Whole,
+        (true, false) => match number(last) {
+            Some(tail) => (size.saturating_sub(tail), size),
+            None => return Verdict::Whole,
+        },
+        (false, true) => match number(first) {
+            Some(start) => (start, size),
+            None => return Verdict::Whole,
+        },
+        (false, false) => match (number(first), number(last)) {
+            (Some(start), Some(last)) if start <= last => (start, last.saturating_add(1).min(size)),
+            _ => return Verdict::Whole,
+        },
+    };
+    match start < end {
+        true => Verdict::Part(start..end),
+        false => Verdict::OutOfRange,
+    }
+}
+
+/// The precondition of a write. Only what can be honoured exactly is accepted.
+pub fn precondition(headers: &HeaderMap) -> Result<Precondition> {
+    let if_match = joined(headers, &header::IF_MATCH);
+    let if_none_match = joined(headers, &header::IF_NONE_MATCH);
+    match (if_match, if_none_match) {
+        (None, None) => Ok(Precondition::None),
+        (None, Some(tags)) if tags.trim() == "*" => Ok(Precondition::Absent),
+        (Some(tag), None) => match Version::from_etag(&tag) {
+            Ok(version) => Ok(Precondition::Matches(version)),
+            Err(_) => Err(Error::new(
+                Kind::Invalid,
+                "If-Match of a write must be one strong ETag",
+            )),
+        },
+        _ => Err(Error::new(
+            Kind::Invalid,
+            "a write takes either If-Match with one ETag or If-None-Match: *",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn judge(pairs: &[(HeaderName, &str)], size: u64) -> Verdict {
+        let version = Version::new("v1").unwrap();
+        Wanted::new(&headers(pairs), false).judge(&version, size)
+    }
+
+    #[test]
+    fn ranges() {
+        let of = |range: &str, size| judge(&[(header::RANGE, range)], size);
+        assert_eq!(of("bytes=1-2", 5), Verdict::Part(1..3));
+        assert_eq!(of("bytes=-2", 5), Verdict::Part(3..5));
+        assert_eq!(of("bytes=-9", 5), Verdict::Part(0..5));
+        assert_eq!(of("bytes=3-", 5), Verdict::Part(3..5));
+        assert_eq!(of("bytes=3-99", 5), Verdict::Part(3..5));
+        assert_eq!(of("bytes=0-18446744073709551615", 5), Verdict::Part(0..5));
+        assert_eq!(of("bytes=5-", 5), Verdict::OutOfRange);
+        assert_eq!(of("bytes=-0", 5), Verdict::OutOfRange);
+        assert_eq!(of("bytes=0-", 0), Verdict::OutOfRange);
+        for odd in [
+            "bytes=2-1",
+            "bytes=a-b",
+            "bytes=0-1,3-4",
+            "bytes=-",
+            "lines=1-2",
+            "bytes=+1-2",
+        ] {
+            assert_eq!(of(odd, 5), Verdict::Whole, "{odd}");
+        }
+    }
+
+    #[test]
+    fn preconditions_of_reads() {
+        assert_eq!(
+            judge(&[(header::IF_MATCH, "\"v2\", \"v1\"")], 1),
+            Verdict::Whole
+        );
+        assert_eq!(judge(&[(header::IF_MATCH, "W/\"v1\"")], 1), Verdict::Failed);
+        assert_eq!(judge(&[(header::IF_MATCH, "*")], 1), Verdict::Whole);
+        assert_eq!(
+            judge(&[(header::IF_NONE_MATCH, "W/\"v1\"")], 1),
+            Verdict::NotModified
+        );
+        let both = |tag| judge(&[(header::RANGE, "bytes=0-0"), (header::IF_RANGE, tag)], 3);
+        assert_eq!(both("\"v1\""), Verdict::Part(0..1));
+        assert_eq!(both("\"v2\""), Verdict::Whole);
+        assert_eq!(both("Wed, 21 Oct 2026 07:28:00 GMT"), Verdict::Whole);
+    }
+
+    #[test]
+    fn p5_preconditions_of_writes() {
+        let of = |pairs: &[(HeaderName, &str)]| precondition(&headers(pairs));
+        assert_eq!(of(&[]).unwrap(), Precondition::None);
+        assert_eq!(
+            of(&[(header::IF_NONE_MATCH, "*")]).unwrap(),
+            Precondition::Absent
+        );
+        let v1 = Version::new("v1").unwrap();
+        assert_eq!(
+            of(&[(header::IF_MATCH, "\"v1\"")]).unwrap(),
+            Precondition::Matches(v1)
+        );
+        for (name, value) in [
+            (header::IF_MATCH, "W/\"v1\""),
+            (header::IF_MATCH, "*"),
+            (header::IF_NONE_MATCH, "\"v1\""),
+        ] {
+            assert!(of(&[(name, value)]).is_err());
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! `larder serve`: a directory, offered to the local network.
+//!
+//! Owns the served directory's descriptor, its index, the port and the threads that follow
+//! the directory. It promises that what it serves is whole, that what it accepts is whole
+//! and durable before it says so, and that of several conditional writers one wins. It runs
+//! on Linux and macOS alike; what only one of them has is asked for in one place each.
+//!
+//! The files: `root` and `home` are where things are; `tree` is what is there; `sweep` and
+//! `watch` keep it current; `listen` and `routes` are the way in; `get`, `put`, `delete` and
+//! `listing` answer; `conditions`, `access` and `problem` are the rules they answer by.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch as tell};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::error::{About, Error, Kind, Result};
+use crate::index::served::Index;
+use crate::secret::Secret;
+
+mod access;
+mod conditions;
+mod delete;
+mod disk;
+mod get;
+mod home;
+mod listen;
+mod listing;
+mod problem;
+mod put;
+mod root;
+mod routes;
+mod sweep;
+mod tree;
+mod watch;
+
+use access::Access;
+use disk::{Disk, blocking};
+use home::{Home, Uploads};
+use root::Root;
+pub use routes::Stats;
+use tree::Tree;
+use watch::Watch;
+
+/// Listings that are told at the same time.
+const LISTINGS: usize = 16;
+
+/// Everything that `larder serve` can be told.
+#[derive(Debug, Clone)]
+pub struct ServeConfig {
+    /// The directory to serve.
+    pub dir: PathBuf,
+    /// Name or address to bind to.
+    pub host: String,
+    /// 0: any free one.
+    pub port: u16,
+    /// Needed for writes, once it is set; good for reads too.
+    pub key: Option<Secret>,
+    /// Needed for reads, once it is set.
+    pub read_key: Option<Secret>,
+    /// Without a key, take writes from everywhere instead of this machine only.
+    pub open_writes: bool,
+    /// Do what `DELETE` asks for.
+    pub allow_delete: bool,
+    /// Certificate chain and private key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Between two sweeps.
+    pub sweep: Duration,
+    /// Connections at the same time; more wait.
+    pub connections: usize,
+    /// Where the index goes when `dir` cannot be written; none: the user's state directory.
+    pub state_dir: Option<PathBuf>,
+    pub clock: Clock,
+}
+
+impl ServeConfig {
+    /// Serves `dir` with the defaults.
+    pub fn new(dir: impl Into<PathBuf>) -> ServeConfig {
+        ServeConfig {
+            dir: dir.into(),
+            host: "0.0.0.0".to_owned(),
+            port: 5002,
+            key: None,
+            read_key: None,
+            open_writes: false,
+            allow_delete: false,
+            tls: None,
+            sweep: Duration::from_secs(600),
+            connections: 1024,
+            state_dir: None,
+            clock: Clock::System,
+        }
+    }
+}
+
+/// What every request can reach.
+struct App {
+    tree: Arc<Tree>,
+    access: Access,
+    disk: Disk,
+    uploads: Option<Uploads>,
+    allow_delete: bool,
+    counters: routes::Counters,
+    listings: Arc<Semaphore>,
+    scanned: tell::Receiver<bool>,
+    closing: CancellationToken,
+}
+
+impl App {
+    fn uploads(&self) -> Result<&Uploads> {
+        self.uploads
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::ReadOnly, "the served directory cannot be written"))
+    }
+}
+
+/// A server that runs. Dropping it stops it without waiting; [`Server::stop`] waits.
+pub struct Server {
+    app: Arc<App>,
+    addr: SocketAddr,
+    scheme: &'static str,
+    watch: Option<Watch>,
+    accepting: Option<JoinHandle<()>>,
+    notes: Vec<String>,
+    _home: home::Lock,
+}
+
+/// Opens the directory and its index, binds, and begins to answer; the first scan goes on
+/// behind that. Must be called inside a tokio runtime.
+pub async fn start(config: ServeConfig) -> Result<Server> {
+    let tls = match &config.tls {
+        Some((cert, key)) => Some(listen::tls(cert, key)?),
+        None => None,
+    };
+    let listener = listen::bind(&config.host, config.port).await?;
+    let addr = listener.local_addr()?;
+    let (dir, state, clock) = (config.dir, config.state_dir, config.clock);
+    let (tree, home) = blocking(move || {
+        let root = Root::open(&dir).about(dir.display())?;
+        let home = Home::open(&root, state)?;
+        let index = Index::open(&home.index, clock.clone())?;
+        Ok((Arc::new(Tree::new(root, index, clock)), home))
+    })
+    .await?;
+    let access = Access::new(
+        config.key.as_ref(),
+        config.read_key.as_ref(),
+        config.open_writes,
+    );
+    let notes = notes(&tree, &home, &access);
+    let (scanned_now, scanned) = tell::channel(false);
+    let watch = Watch::start(&tree, config.sweep, scanned_now)?;
+    let Home { uploads, lock, .. } = home;
+    let app = Arc::new(App {
+        tree,
+        access,
+        disk: Disk::default(),
+        uploads,
+        allow_delete: config.allow_delete,
+        counters: routes::Counters::default(),
+        listings: Arc::new(Semaphore::new(LISTINGS)),
+        scanned,
+        closing: CancellationToken::new(),
+    });
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let accepting = tokio::spawn(listen::listen(
+        listener,
+        routes::router(app.clone()),
+        tls,
+        config.connections,
+        app.closing.clone(),
+    ));
+    Ok(Server {
+        app,
+        addr,
+        scheme,
+        watch: Some(watch),
+        accepting: Some(accepting),
+        notes,
+        _home: lock,
+    })
+}
+
+/// What the one who starts the server should read.
+fn notes(tree: &Tree, home: &Home, access: &Access) -> Vec<String> {
+    let mut notes: Vec<String> = tree.index.take_report().into_iter().collect();
+    match home.uploads {
+        Some(_) => notes.push(access.describe().to_owned()),
+        None => notes.push(format!(
+            "the directory cannot be written: it is served for reading only, with its index at {}",
+            home.index.display()
+        )),
+    }
+    for note in &notes {
+        tracing::debug!("{note}");
+    }
+    notes
+}
+
+impl Server {
+    /// The address bound.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The address that others on the network use.
+    pub fn url(&self) -> String {
+        let addr = SocketAddr::new(listen::lan_address(self.addr.ip()), self.addr.port());
+        format!("{}://{addr}", self.scheme)
+    }
+
+    /// How many requests came, by kind.
+    pub fn stats(&self) -> Stats {
+        self.app.counters.read()
+    }
+
+    /// Files and bytes known now.
+    pub fn totals(&self) -> (u64, u64) {
+        self.app.tree.index.totals()
+    }
+
+    /// What should be said at start: who may write, what was recovered.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Waits until the whole directory was gone through once in this run.
+    pub async fn wait_scanned(&self) {
+        let mut scanned = self.app.scanned.clone();
+        // An error means that the sweeper has ended, with the server.
+        let _ = scanned.wait_for(|done| *done).await;
+    }
+
+    /// Goes through the directory now, without waiting for it.
+    pub fn sweep(&self) {
+        if let Some(watch) = &self.watch {
+            watch.sweep();
+        }
+    }
+
+    /// Stops accepting, lets requests in progress end within a few seconds, ends the threads.
+    pub async fn stop(mut self) {
+        self.app.closing.cancel();
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.await;
+        }
+        if let Some(watch) = self.watch.take() {
+            let _ = blocking(move || {
+                drop(watch);
+                Ok(())
+            })
+            .await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.app.closing.cancel();
+    }
+}

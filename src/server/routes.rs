@@ -1,0 +1,162 @@
+//! Which request goes where, who may make it, and how many came.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Query, Request, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::IntoResponse;
+use axum::routing::{any, get};
+use serde::{Deserialize, Serialize};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+
+use crate::error::{Error, Kind};
+use crate::metrics::Counter;
+use crate::path::RelPath;
+
+use super::App;
+use super::access::Need;
+use super::problem::{Answer, Problem};
+use super::{delete, get as read, listing, put};
+
+/// Where a connection comes from; put into every request of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// How many requests came, by kind.
+#[derive(Debug, Default)]
+pub struct Counters {
+    info: Counter,
+    index: Counter,
+    changes: Counter,
+    get: Counter,
+    head: Counter,
+    put: Counter,
+    delete: Counter,
+    other: Counter,
+}
+
+/// [`Counters`] at one moment: `GET /v1/stats`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    pub info: u64,
+    pub index: u64,
+    pub changes: u64,
+    pub get: u64,
+    pub head: u64,
+    pub put: u64,
+    pub delete: u64,
+    /// Whatever else was asked for.
+    pub other: u64,
+}
+
+impl Counters {
+    pub fn read(&self) -> Stats {
+        Stats {
+            info: self.info.get(),
+            index: self.index.get(),
+            changes: self.changes.get(),
+            get: self.get.get(),
+            head: self.head.get(),
+            put: self.put.get(),
+            delete: self.delete.get(),
+            other: self.other.get(),
+        }
+    }
+}
+
+/// The whole service. Another protocol on the same port is another router, merged here.
+pub fn router(app: Arc<App>) -> Router {
+    native().fallback(any(unknown)).with_state(app)
+}
+
+/// The protocol under `/v1/`.
+fn native() -> Router<Arc<App>> {
+    let packed = CompressionLayer::new().quality(CompressionLevel::Fastest);
+    let listings = Router::new()
+        .route("/v1/index", get(index))
+        .route("/v1/changes", get(changes))
+        .layer(packed);
+    Router::new()
+        .route("/v1/info", get(info))
+        .route("/v1/stats", get(stats))
+        .route("/v1/files/{*path}", any(file))
+        .merge(listings)
+}
+
+type Asked = (State<Arc<App>>, Extension<Peer>);
+
+async fn info((State(app), Extension(peer)): Asked, request: Request) -> Answer {
+    app.counters.info.add(1);
+    app.access.check(Need::Read, peer.0, request.headers())?;
+    listing::info(&app, peer.0, request.headers())
+}
+
+async fn stats((State(app), Extension(peer)): Asked, request: Request) -> Answer {
+    app.access.check(Need::Read, peer.0, request.headers())?;
+    listing::json(&app.counters.read())
+}
+
+async fn index((State(app), Extension(peer)): Asked, request: Request) -> Answer {
+    app.counters.index.add(1);
+    app.access.check(Need::Read, peer.0, request.headers())?;
+    listing::index(&app).await
+}
+
+async fn changes((State(app), Extension(peer)): Asked, request: Request) -> Answer {
+    app.counters.changes.add(1);
+    app.access.check(Need::Read, peer.0, request.headers())?;
+    let since = Query::try_from_uri(request.uri()).map_err(|_| {
+        let why = "changes are asked for with epoch=, since= and perhaps wait=";
+        Problem::new(StatusCode::BAD_REQUEST, why)
+    })?;
+    listing::changes(&app, since.0).await
+}
+
+/// `/v1/files/…`, every method.
+async fn file((State(app), Extension(peer)): Asked, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    let (need, counter) = match parts.method {
+        Method::GET => (Need::Read, &app.counters.get),
+        Method::HEAD => (Need::Read, &app.counters.head),
+        Method::PUT => (Need::Write, &app.counters.put),
+        Method::DELETE => (Need::Write, &app.counters.delete),
+        _ => {
+            app.counters.other.add(1);
+            let why = "a file takes GET, HEAD, PUT and DELETE";
+            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, why));
+        }
+    };
+    counter.add(1);
+    let allowed = app.access.check(need, peer.0, &parts.headers);
+    let key = match allowed.and_then(|()| Ok(key_of(&parts.uri)?)) {
+        Ok(key) => key,
+        Err(problem) => {
+            put::drain(&mut body.into_data_stream()).await;
+            return Err(problem);
+        }
+    };
+    match parts.method {
+        Method::PUT => put::put(&app, key, &parts.headers, body).await,
+        Method::DELETE => delete::delete(&app, key, &parts.headers).await,
+        method => read::get(&app, key, &parts.headers, method == Method::HEAD).await,
+    }
+}
+
+/// The path as it stands in the URL: bytes, which need not be UTF-8.
+fn key_of(uri: &Uri) -> Result<RelPath, Error> {
+    let text = uri.path().strip_prefix("/v1/files/").unwrap_or_default();
+    let key = RelPath::decode(text)?;
+    if key.is_root() {
+        return Err(Error::new(Kind::Invalid, "the path is empty"));
+    }
+    Ok(key)
+}
+
+async fn unknown((State(app), _): Asked, _: Request) -> axum::http::Response<Body> {
+    app.counters.other.add(1);
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address").into_response()
+}

@@ -1,0 +1,233 @@
+//! Reading: bodies, headers, ranges, preconditions, listings.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use larder::wire::digest_header;
+use reqwest::{Method, StatusCode};
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_a_file_comes_whole_with_its_version() {
+    let site = Site::with(&[("TB/a.pkl", b"hello"), ("empty.bin", b"")]).await;
+    let mtime = UNIX_EPOCH + Duration::new(1_600_000_000, 123_456_789);
+    File::options()
+        .write(true)
+        .open(site.path("TB/a.pkl"))
+        .unwrap()
+        .set_modified(mtime)
+        .unwrap();
+    let response = site.get("TB/a.pkl").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(header(&response, "x-mtime-ns"), "1600000000123456789");
+    assert_eq!(
+        header(&response, "last-modified"),
+        "Sun, 13 Sep 2020 12:26:40 GMT"
+    );
+    assert_eq!(
+        header(&response, "repr-digest"),
+        digest_header(&sha256(b"hello"))
+    );
+    assert_eq!(header(&response, "content-length"), "5");
+    let etag = header(&response, "etag");
+    assert_eq!(response.bytes().await.unwrap(), "hello");
+
+    let head = site.file(Method::HEAD, "TB/a.pkl").send().await.unwrap();
+    assert_eq!(header(&head, "etag"), etag);
+    assert_eq!(header(&head, "content-length"), "5");
+    assert_eq!(site.bytes("empty.bin").await, b"");
+    for missing in ["none", "TB", "TB/a.pkl/x"] {
+        assert_eq!(site.get(missing).await.status(), StatusCode::NOT_FOUND);
+    }
+    let problem = site.get("none").await;
+    assert_eq!(header(&problem, "content-type"), "application/problem+json");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_and_preconditions() {
+    let site = Site::with(&[("a", b"hello")]).await;
+    let etag = header(&site.get("a").await, "etag");
+    let get = |name: &'static str, value: &str| {
+        let request = site.file(Method::GET, "a").header(name, value);
+        async move { request.send().await.unwrap() }
+    };
+    let part = get("range", "bytes=1-2").await;
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(header(&part, "content-range"), "bytes 1-2/5");
+    assert_eq!(part.bytes().await.unwrap(), "el");
+    assert_eq!(get("range", "bytes=-2").await.bytes().await.unwrap(), "lo");
+    let beyond = get("range", "bytes=5-").await;
+    assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(header(&beyond, "content-range"), "bytes */5");
+    assert_eq!(get("range", "bytes=0-0,2-2").await.status(), StatusCode::OK);
+
+    assert_eq!(
+        get("if-none-match", &etag).await.status(),
+        StatusCode::NOT_MODIFIED
+    );
+    assert_eq!(get("if-match", &etag).await.status(), StatusCode::OK);
+    let failed = get("if-match", "\"other\"").await;
+    assert_eq!(failed.status(), StatusCode::PRECONDITION_FAILED);
+    for (tag, status) in [
+        (etag.as_str(), StatusCode::PARTIAL_CONTENT),
+        ("\"other\"", StatusCode::OK),
+    ] {
+        let request = site.file(Method::GET, "a").header("range", "bytes=0-1");
+        let response = request.header("if-range", tag).send().await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_only_regular_files_inside_are_served() {
+    let outside = tempfile::tempdir().unwrap();
+    write(&outside.path().join("secret"), b"secret");
+    let site = Site::with(&[("real/a", b"a")]).await;
+    std::os::unix::fs::symlink(outside.path(), site.path("dirlink")).unwrap();
+    std::os::unix::fs::symlink(outside.path().join("secret"), site.path("link")).unwrap();
+    std::os::unix::fs::symlink("real", site.path("inner")).unwrap();
+    for name in ["dirlink/secret", "link", "inner/a"] {
+        assert_eq!(
+            site.get(name).await.status(),
+            StatusCode::NOT_FOUND,
+            "{name}"
+        );
+    }
+    for name in [
+        "..%2Fsecret",
+        ".larder/serve.db",
+        ".larder%2Fserve.db",
+        "a%00b",
+        "a//b",
+        "",
+    ] {
+        let status = site.get(name).await.status();
+        assert!(
+            status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_FOUND,
+            "{name}: {status}"
+        );
+    }
+    assert_eq!(
+        site.put("dirlink/new", b"x").await.status(),
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(site.put("link", b"x").await.status(), StatusCode::CONFLICT);
+    assert!(!outside.path().join("new").exists());
+    assert_eq!(site.index().await.0, [(b"real/a".to_vec(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_listing_is_complete_sorted_and_packed_on_request() {
+    let names = ["a.b", "a/b", "a-b", "a/c/d", "ab", "ü/x y"];
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &b"12"[..])).collect();
+    let site = Site::with(&files).await;
+    let raw = site.dir.path().join(OsStr::from_bytes(b"bad\xff"));
+    std::fs::write(raw, b"123").unwrap();
+    eventually("the odd name is known", async || {
+        site.info().await.files == 7
+    })
+    .await;
+    let (listed, end) = site.index().await;
+    let mut expected: Vec<(Vec<u8>, u64)> =
+        names.iter().map(|n| (n.as_bytes().into(), 2)).collect();
+    expected.push((b"bad\xff".to_vec(), 3));
+    expected.sort();
+    assert_eq!(listed, expected);
+    let info = site.info().await;
+    assert_eq!((info.files, info.bytes), (7, 15));
+    assert_eq!(end.epoch, Some(info.epoch));
+    assert_eq!(site.bytes("bad%FF").await, b"123");
+
+    let bare = reqwest::Client::builder()
+        .no_gzip()
+        .no_zstd()
+        .build()
+        .unwrap();
+    for (accept, expected) in [("zstd", "zstd"), ("gzip", "gzip"), ("identity", "")] {
+        let request = bare.get(format!("{}/v1/index", site.base));
+        let response = request.header("accept-encoding", accept).send().await;
+        assert_eq!(header(&response.unwrap(), "content-encoding"), expected);
+    }
+    let file = bare.get(format!("{}/v1/files/ab", site.base));
+    let file = file.header("accept-encoding", "zstd").send().await.unwrap();
+    assert_eq!(header(&file, "content-encoding"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_a_file_that_changes_while_it_is_sent_is_cut_off() {
+    let site = Site::with(&[("big", &vec![1u8; 64 << 20])]).await;
+    let mut response = site.get("big").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    response.chunk().await.unwrap().unwrap();
+    let mut file = File::options().write(true).open(site.path("big")).unwrap();
+    file.write_all(b"changed").unwrap();
+    drop(file);
+    let outcome = loop {
+        match response.chunk().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    assert!(outcome.is_err(), "a mixture of two versions was served");
+    assert_eq!(site.bytes("big").await[..7], *b"changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_large_file_streams_in_flat_memory_and_is_hashed_on_the_way() {
+    let size = 300u64 << 20;
+    let site = Site::new().await;
+    let sparse = File::create(site.path("large")).unwrap();
+    sparse.set_len(size).unwrap();
+    drop(sparse);
+    let before = resident();
+    let mut response = site.get("large").await;
+    let mut got = 0;
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        got += chunk.len() as u64;
+    }
+    assert_eq!(got, size);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 100 << 20, "grew by {grown} bytes");
+    eventually("the hash is known", async || {
+        let head = site.file(Method::HEAD, "large").send().await.unwrap();
+        !header(&head, "repr-digest").is_empty()
+    })
+    .await;
+}
+
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted() {
+    let site = Site::with(&[("a", b"1")]).await;
+    site.bytes("a").await;
+    site.file(Method::HEAD, "a").send().await.unwrap();
+    site.put("b", b"2").await;
+    site.file(Method::DELETE, "b").send().await.unwrap();
+    site.index().await;
+    let info = site.info().await;
+    site.changes(&info.epoch, info.seq, 0).await;
+    let response = site.ask(Method::GET, "/v1/stats").send().await.unwrap();
+    let told: larder::server::Stats =
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    assert_eq!(told, site.server.stats());
+    assert_eq!((told.get, told.head, told.put, told.delete), (1, 1, 1, 1));
+    assert_eq!((told.index, told.changes, told.info), (1, 1, 1));
+    assert_eq!(
+        site.ask(Method::GET, "/nothing")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        StatusCode::NOT_FOUND
+    );
+}
