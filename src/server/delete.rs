@@ -14,7 +14,7 @@ use super::App;
 use super::conditions::precondition;
 use super::disk::blocking;
 use super::problem::{Answer, Problem};
-use super::put::check;
+use super::put::{check, is_unknown};
 use super::tree::Tree;
 
 /// Removes `key`, if this server was told to allow that.
@@ -53,6 +53,7 @@ fn remove(tree: &Tree, key: &RelPath, condition: &Precondition) -> Result<()> {
     match tree.root.dir().sync(&stays) {
         // Somebody else removed it as well, and syncs what is above.
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        Err(error) if is_unknown(&error) => Ok(()),
         other => other.about(key),
     }
 }

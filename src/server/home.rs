@@ -133,7 +133,10 @@ impl Uploads {
         }
         let dir = larder.open_dir(&name)?;
         for left in dir.read_dir(&RelPath::root())? {
-            dir.remove_file(&RelPath::new(&left.name)?)?;
+            let removed = RelPath::new(&left.name).and_then(|name| dir.remove_file(&name));
+            if let Err(error) = removed {
+                tracing::warn!(%error, "what an interrupted upload left cannot be removed");
+            }
         }
         Ok(Uploads {
             dir: Arc::new(dir),
@@ -166,10 +169,6 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    pub fn is_published(&self) -> bool {
-        self.published
-    }
-
     /// Gives the file its name in the tree, in one step.
     pub fn publish(&mut self, root: &Dir, to: &RelPath, onto: crate::beneath::Onto) -> Result<()> {
         self.dir.rename_into(&self.name, root, to, onto)?;

@@ -102,18 +102,10 @@ struct Received {
     length: u64,
 }
 
-/// Reads the whole body. Small ones cost one hop to another thread, large ones one a chunk.
+/// Reads the whole body, a hop to another thread for every chunk: one in all for a small file.
 async fn receive(app: &Arc<App>, frames: &mut BodyDataStream) -> Result<Received, Problem> {
-    let owner = app.clone();
-    let mut received = blocking(move || {
-        let uploads = owner.uploads()?;
-        Ok(Received {
-            incoming: uploads.begin()?,
-            hasher: Hasher::new(),
-            length: 0,
-        })
-    })
-    .await?;
+    app.uploads()?;
+    let mut received = None;
     let mut waiting: Vec<Bytes> = Vec::new();
     let mut held = 0;
     loop {
@@ -122,27 +114,42 @@ async fn receive(app: &Arc<App>, frames: &mut BodyDataStream) -> Result<Received
             .map_err(|_| Error::new(Kind::TimedOut, "the upload stalled for 60 seconds"))?;
         let ended = frame.is_none();
         if let Some(frame) = frame {
-            let frame = frame.map_err(|error| {
-                Problem::new(
-                    StatusCode::BAD_REQUEST,
-                    format!("the upload was cut off: {error}"),
-                )
-            })?;
+            let frame = frame.map_err(|error| cut_off(&error))?;
             held += frame.len();
             waiting.push(frame);
         }
-        if held >= CHUNK || (ended && held > 0) {
-            let batch = std::mem::take(&mut waiting);
-            held = 0;
-            received = blocking(move || received.take(&batch)).await?;
+        if held < CHUNK && !ended {
+            continue;
         }
+        let (owner, so_far) = (app.clone(), received.take());
+        let batch = std::mem::take(&mut waiting);
+        held = 0;
+        let taken = blocking(move || match so_far {
+            Some(so_far) => Received::take(so_far, &batch),
+            None => Received::begin(&owner)?.take(&batch),
+        });
+        let taken = taken.await?;
         if ended {
-            return Ok(received);
+            return Ok(taken);
         }
+        received = Some(taken);
     }
 }
 
+fn cut_off(error: &axum::Error) -> Problem {
+    let why = format!("the upload was cut off: {error}");
+    Problem::new(StatusCode::BAD_REQUEST, why)
+}
+
 impl Received {
+    fn begin(app: &App) -> Result<Received> {
+        Ok(Received {
+            incoming: app.uploads()?.begin()?,
+            hasher: Hasher::new(),
+            length: 0,
+        })
+    }
+
     fn take(mut self, batch: &[Bytes]) -> Result<Received> {
         for bytes in batch {
             self.hasher.update(bytes);
@@ -193,31 +200,45 @@ impl Received {
     }
 
     /// Renames into the tree and makes the name durable, with whatever directories it needs.
-    fn rename(&mut self, tree: &Tree, key: &RelPath, onto: Onto) -> Result<()> {
+    fn rename(&mut self, tree: &Tree, key: &RelPath, mut onto: Onto) -> Result<()> {
         let dir = tree.root.dir();
         let parent = key.parent().unwrap_or_default();
         let mut made = false;
         // A directory that a delete just emptied may vanish between two steps.
         for _ in 0..8 {
             match self.incoming.publish(dir, key, onto) {
-                Ok(()) => break,
+                Ok(()) => return sync_up(tree, parent, made).about(key),
                 Err(error) if error.kind() == Kind::NotFound => {
                     dir.make_dirs(&parent)?;
                     made = true;
                 }
+                // Not every file system has it; the path's lock keeps our own writers apart.
+                Err(error) if onto == Onto::NoReplace && is_unknown(&error) => {
+                    onto = Onto::Replace;
+                }
                 Err(error) => return Err(as_conflict(error, onto).about(key)),
             }
         }
-        if !self.incoming.is_published() {
-            return Err(Error::new(Kind::Busy, "its directory keeps vanishing").about(key));
-        }
-        let mut at = Some(parent);
-        while let Some(here) = at {
-            dir.sync(&here).about(key)?;
-            at = here.parent().filter(|_| made);
-        }
-        Ok(())
+        Err(Error::new(Kind::Busy, "its directory keeps vanishing").about(key))
     }
+}
+
+/// Syncs a directory, and those above it when they may be new too.
+fn sync_up(tree: &Tree, dir: RelPath, upwards: bool) -> Result<()> {
+    let mut at = Some(dir);
+    while let Some(here) = at {
+        match tree.root.dir().sync(&here) {
+            // Shares and foreign disks may not know how; they do what they do.
+            Err(error) if !is_unknown(&error) => return Err(error),
+            _ => at = here.parent().filter(|_| upwards),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the error says that the file system does not have this operation.
+pub fn is_unknown(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unsupported | Kind::Invalid)
 }
 
 /// Somebody else was first.

@@ -84,6 +84,7 @@ impl Watch {
             stop: stop.clone(),
             asked,
             scanned,
+            failing: false,
         };
         let mut follower = Follower {
             tree: tree.clone(),
@@ -346,6 +347,7 @@ struct Sweeper {
     stop: Arc<AtomicBool>,
     asked: Receiver<()>,
     scanned: watch::Sender<bool>,
+    failing: bool,
 }
 
 impl Sweeper {
@@ -369,7 +371,7 @@ impl Sweeper {
     }
 
     /// One sweep. Tells how long to wait for the next.
-    fn sweep(&self) -> Duration {
+    fn sweep(&mut self) -> Duration {
         let start = Instant::now();
         let done = sweep(&self.tree, &RelPath::root(), &self.stop);
         if self.stop.load(Ordering::Relaxed) {
@@ -381,6 +383,7 @@ impl Sweeper {
         });
         match done {
             Ok(tally) => {
+                self.failing = false;
                 let seconds = start.elapsed().as_secs_f32();
                 if !self.scanned.send_replace(true) || tally.differences > 0 {
                     let (files, found) = (tally.files, tally.differences);
@@ -398,7 +401,10 @@ impl Sweeper {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the sweep could not finish; it is tried again");
+                // Once for as long as it lasts, or a disk that is away fills the log.
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%error, "the sweep could not finish; it is tried again until it does");
+                }
                 match error.kind() {
                     Kind::Offline => SWEEP_AWAY,
                     _ => SWEEP_BLIND,

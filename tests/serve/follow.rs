@@ -258,3 +258,52 @@ async fn p12_a_directory_that_went_away_is_not_a_deletion() {
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_read_finds_out_by_itself() {
+    let site = Site::with(&[("goes", b"1"), ("changes", b"22")]).await;
+    for round in 0..50 {
+        // Without a pause for the watcher: the read has to look.
+        let bytes = format!("{round:02}");
+        write(&site.path("changes"), bytes.as_bytes());
+        assert_eq!(site.bytes("changes").await, bytes.as_bytes());
+    }
+    fs::remove_file(site.path("goes")).unwrap();
+    assert_eq!(site.get("goes").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(site.index().await.0, [(b"changes".to_vec(), 2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_sweeps_and_uploads_at_once_end_in_agreement() {
+    let site = Site::new().await;
+    let uploads = (0..40).map(|n| {
+        let site = &site;
+        async move {
+            for round in 0..5u8 {
+                let name = format!("d{}/f{n}", n % 7);
+                let status = site.put(&name, &[round]).await.status();
+                assert!(status.is_success());
+                site.server.sweep();
+                if round == 2 {
+                    site.file(Method::DELETE, &name).send().await.unwrap();
+                }
+            }
+        }
+    });
+    let start = site.info().await;
+    futures_util::future::join_all(uploads).await;
+    let (listed, end) = site.index().await;
+    assert_eq!(listed.len(), 40);
+    assert_eq!(site.info().await.files, 40);
+    // The feed and the listing tell the same.
+    let (changes, seq) = site.changes(&start.epoch, start.seq, 0).await;
+    assert_eq!((changes.len(), Some(seq)), (40, end.seq));
+    for change in changes {
+        let Change::Put(object) = change else {
+            panic!("{change:?}");
+        };
+        let response = site.get(&object.key.encode()).await;
+        assert_eq!(header(&response, "etag"), object.meta.version.to_etag());
+        assert_eq!(response.bytes().await.unwrap(), &[4u8][..]);
+    }
+}
