@@ -175,15 +175,34 @@ impl Http {
             Precondition::Absent => request.header(header::IF_NONE_MATCH, "*"),
             Precondition::Matches(v) => request.header(header::IF_MATCH, v.to_etag()),
         };
-        // Progress is only seen while bytes leave; the rest is the server's fsync.
-        let limit = self.times.stall.max(self.times.publish);
-        let response = alive(&pulse, limit, request.send())
+        let patience = self.times.upload(upload.size);
+        let response = alive(&pulse, patience, request.send())
             .await?
             .map_err(answer::lost)?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED => answer::stored(response.headers(), &upload),
             StatusCode::PRECONDITION_FAILED => Err(answer::conflict()),
             _ => Err(answer::refused(response, self.times.stall).await),
+        }
+    }
+
+    async fn delete_now(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
+        let mut request = self.file(Method::DELETE, key);
+        if let Some(version) = version {
+            request = request.header(header::IF_MATCH, version.to_etag());
+        }
+        let response = self.ask(request, self.times.publish).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
+            // Also what HTTP says of a version of something that is not there.
+            StatusCode::PRECONDITION_FAILED => match self.head_now(key).await? {
+                Some(_) => Err(answer::conflict()),
+                None => Ok(()),
+            },
+            _ => match answer::refused(response, self.times.stall).await {
+                e if e.kind() == Kind::NotFound => Ok(()),
+                e => Err(e),
+            },
         }
     }
 }
@@ -301,22 +320,8 @@ impl Backend for Http {
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
-        let mut request = self.file(Method::DELETE, key);
-        if let Some(version) = version {
-            request = request.header(header::IF_MATCH, version.to_etag());
-        }
-        let deleted = async {
-            let response = self.ask(request, self.times.publish).await?;
-            match response.status() {
-                StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
-                StatusCode::PRECONDITION_FAILED => Err(answer::conflict()),
-                _ => match answer::refused(response, self.times.stall).await {
-                    e if e.kind() == Kind::NotFound => Ok(()),
-                    e => Err(e),
-                },
-            }
-        };
-        deleted.await.map_err(|e| e.about(key))
+        let deleted = self.delete_now(key, version).await;
+        deleted.map_err(|e| e.about(key))
     }
 }
 

@@ -144,6 +144,18 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    /// How long an upload of `size` bytes may stand still after so many chunks of it left:
+    /// what follows the last one is the remote making it safe.
+    fn upload(self, size: u64) -> impl Fn(u64) -> Duration {
+        let chunks = size.div_ceil(body::CHUNK as u64);
+        move |sent| match sent < chunks {
+            true => self.stall,
+            false => self.publish,
+        }
+    }
+}
+
 /// How to deal with a remote, whatever it is.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -1,6 +1,5 @@
 //! The client against a server that does exactly what a script says, byte by byte.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -22,6 +21,8 @@ enum Act {
     Hold(Vec<u8>),
     /// Says this and resets the connection.
     Reset(Vec<u8>),
+    /// Says this without reading the body of the request, and holds the line.
+    Interrupt(Vec<u8>),
     /// Does not even read the body of the request.
     Deaf,
 }
@@ -40,13 +41,24 @@ impl Drop for Server {
 
 impl Server {
     async fn new(act: Act) -> Server {
+        Server::each(vec![act]).await
+    }
+
+    /// One act a connection, the last one from then on.
+    async fn each(acts: Vec<Act>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let notes = heard.clone();
         let task = tokio::spawn(async move {
             let mut held = Vec::new();
+            let mut acts = acts.into_iter().peekable();
             while let Ok((mut stream, _)) = listener.accept().await {
+                let act = match acts.len() {
+                    1 => acts.peek().cloned(),
+                    _ => acts.next(),
+                };
+                let act = act.unwrap();
                 if let Some(request) = hear(&mut stream, &act).await {
                     notes.lock().unwrap().push(request);
                 }
@@ -80,7 +92,7 @@ async fn hear(stream: &mut TcpStream, act: &Act) -> Option<String> {
                 .lines()
                 .find_map(|l| l.strip_prefix("content-length: "));
             let length = length.map_or(0, |l| l.parse().unwrap());
-            if matches!(act, Act::Deaf) || body.len() >= length {
+            if matches!(act, Act::Deaf | Act::Interrupt(_)) || body.len() >= length {
                 return Some(text);
             }
         }
@@ -92,7 +104,8 @@ async fn hear(stream: &mut TcpStream, act: &Act) -> Option<String> {
 }
 
 async fn answer(mut stream: TcpStream, act: &Act) -> Option<TcpStream> {
-    let (Act::Say(bytes) | Act::Hold(bytes) | Act::Reset(bytes)) = act else {
+    let (Act::Say(bytes) | Act::Hold(bytes) | Act::Reset(bytes) | Act::Interrupt(bytes)) = act
+    else {
         return Some(stream);
     };
     let _ = stream.write_all(bytes).await;
@@ -544,14 +557,34 @@ async fn p5_what_becomes_of_an_upload_is_told_truly() {
     assert_eq!(meta.unwrap_err().kind(), Kind::TimedOut);
 }
 
+/// `size` zero bytes. The hash does not matter where nobody reads that far.
+fn large(size: u64) -> Upload {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(size).unwrap();
+    let file = Arc::new(file);
+    Upload {
+        file,
+        size,
+        ..upload_of(b"", 7)
+    }
+}
+
 #[tokio::test]
 async fn p6_a_server_that_stops_reading_is_left_in_time() {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&vec![0; 32 << 20]).unwrap();
-    let mut sent = upload_of(b"", 7);
-    (sent.file, sent.size) = (Arc::new(file), 32 << 20);
+    let sent = large(32 << 20);
     let (meta, _) = put(Act::Deaf, sent, Precondition::None).await;
     assert_eq!(meta.unwrap_err().kind(), Kind::TimedOut);
+}
+
+#[tokio::test]
+async fn p5_a_refusal_before_the_end_of_an_upload_is_heard() {
+    let failed = problem("412 Precondition Failed", "t", "");
+    let server = Server::new(Act::Interrupt(failed)).await;
+    let put = server
+        .http()
+        .put(&key(), large(32 << 20), Precondition::Absent)
+        .await;
+    assert_eq!(put.unwrap_err().kind(), Kind::Conflict);
 }
 
 #[tokio::test]
@@ -569,10 +602,6 @@ async fn deleting_what_is_gone_succeeds_and_another_version_is_a_conflict() {
     let table = [
         (say("204 No Content", "", ""), None),
         (problem("404 Not Found", "t", ""), None),
-        (
-            problem("412 Precondition Failed", "t", ""),
-            Some(Kind::Conflict),
-        ),
         (problem("403 Forbidden", "t", ""), Some(Kind::Unauthorized)),
     ];
     for (answer, kind) in table {
@@ -580,6 +609,13 @@ async fn deleting_what_is_gone_succeeds_and_another_version_is_a_conflict() {
         let deleted = server.http().delete(&key(), Some(&v("v1"))).await;
         assert_eq!(deleted.err().map(|e| e.kind()), kind);
         assert!(server.heard().contains("if-match: \"v1\"\r\n"));
+    }
+    let failed = || Act::Say(problem("412 Precondition Failed", "t", ""));
+    let missing = problem("404 Not Found", "t", "");
+    for (found, kind) in [(file(5, ""), Some(Kind::Conflict)), (missing, None)] {
+        let server = Server::each(vec![failed(), Act::Say(found)]).await;
+        let deleted = server.http().delete(&key(), Some(&v("v1"))).await;
+        assert_eq!(deleted.err().map(|e| e.kind()), kind);
     }
 }
 
@@ -619,4 +655,13 @@ async fn what_a_server_can_do_is_learned_and_strangers_are_told_apart() {
         .capabilities()
         .await;
     assert_eq!(html.unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[tokio::test]
+async fn p10_a_server_that_does_not_speak_tls_is_offline_for_https() {
+    let server = Server::new(Act::Say(file(5, "hello"))).await;
+    let http = http(&format!("https://{}", server.address), Some("sesame"));
+    let error = http.get(&key(), None, None).await.err().unwrap();
+    assert!(error.kind().is_away(), "{error}");
+    assert!(!server.heard().contains("sesame"));
 }
