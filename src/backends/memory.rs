@@ -4,6 +4,8 @@
 //! For tests of the floors above; it persists nothing.
 
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
