@@ -99,7 +99,7 @@ pub trait Backend: Send + Sync {
     /// The object as it is now; none if there is no such object.
     async fn head(&self, key: &RelPath) -> Result<Option<Meta>>;
 
-    /// Bytes of an object: all of it, or `range` cut to its length.
+    /// Bytes of an object: all of it, or `range` cut to its length (nothing, beyond its end).
     /// Errors: `NotFound`; `Stale` if it no longer has `version`.
     async fn get(
         &self,

@@ -54,10 +54,10 @@ mod tests {
     #[tokio::test]
     async fn p6_work_lives_as_long_as_it_goes_on_and_no_longer() {
         let pulse = Pulse::default();
-        let stall = Duration::from_millis(60);
+        let stall = Duration::from_millis(400);
         let busy = async {
-            for _ in 0..10 {
-                tokio::time::sleep(stall / 4).await;
+            for _ in 0..12 {
+                tokio::time::sleep(stall / 8).await;
                 pulse.beat();
             }
         };

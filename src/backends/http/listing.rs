@@ -67,3 +67,40 @@ pub(super) async fn delta(mut lines: Lines, since: &Cursor) -> Result<Changes> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn p9_a_listing_is_read_no_faster_than_it_is_taken() {
+        const LINES: usize = 200_000;
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = made.clone();
+        let chunks = stream::iter((0..=LINES).map(move |n| {
+            count.store(n, Ordering::Relaxed);
+            Ok(Bytes::from(match n {
+                LINES => "{\"epoch\":\"e\",\"seq\":1}\n".to_owned(),
+                _ => format!("{{\"path\":\"f{n:07}\",\"size\":1,\"mtime_ns\":2,\"etag\":\"v\"}}\n"),
+            }))
+        }));
+        let (batches, mut taken) = mpsc::channel(1);
+        let lines = Lines::new(chunks, Duration::from_secs(10));
+        let listing = tokio::spawn(collect(lines, batches));
+        let mut objects = 0;
+        while let Some(batch) = taken.recv().await {
+            objects += batch.len();
+            let ahead = made.load(Ordering::Relaxed) - objects;
+            assert!(ahead <= 3 * BATCH, "{ahead} lines are held");
+        }
+        assert_eq!(objects, LINES);
+        assert_eq!(listing.await.unwrap().unwrap().seq, 1);
+    }
+}
