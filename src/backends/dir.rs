@@ -55,11 +55,12 @@ impl Directory {
         }
     }
 
-    /// Runs `work` on the directory, off the async threads and within its deadline: that
-    /// of an answer, pushed back by every beat of `pulse`.
+    /// Runs `work` on the directory, off the async threads and no longer than `patience`
+    /// beyond the last beat of `pulse`.
     async fn run<T: Send + 'static>(
         &self,
         pulse: &Pulse,
+        patience: impl Fn(u64) -> Duration + Send,
         work: impl FnOnce(&Dir) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (place, threads) = (self.place.clone(), self.threads.clone());
@@ -72,14 +73,15 @@ impl Directory {
             })
             .await
         };
-        alive(pulse, self.times.answer, running).await?
+        alive(pulse, patience, running).await?
     }
 
     async fn quick<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Dir) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(&Pulse::default(), work).await
+        let answer = self.times.answer;
+        self.run(&Pulse::default(), |_| answer, work).await
     }
 }
 
@@ -185,9 +187,17 @@ impl Backend for Directory {
     }
 
     async fn list(&self, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
+        self.quick(|_| Ok(())).await?;
         let (out, mut walked) = mpsc::channel(2);
-        let place = self.place.clone();
-        let walk = body::off_thread(move || walk::walk(&place, out));
+        let (place, threads) = (self.place.clone(), self.threads.clone());
+        let walk = async move {
+            let thread = threads.acquire_owned().await;
+            body::off_thread(move || {
+                let _thread = thread;
+                walk::walk(&place, out)
+            })
+            .await
+        };
         let pass_on = async {
             // The walker sends at least empty batches while it gets on.
             while let Ok(next) = timeout(self.times.publish, walked.recv()).await {
@@ -249,9 +259,10 @@ impl Backend for Directory {
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
         let (wanted, limit) = (key.clone(), self.times.answer);
+        let patience = self.times.upload(upload.size);
         let pulse = Pulse::default();
         let beat = pulse.clone();
-        let put = self.run(&pulse, move |root| {
+        let put = self.run(&pulse, patience, move |root| {
             publish::put(root, &wanted, &upload, &precondition, &beat, limit)
         });
         put.await.map_err(|error| error.about(key))

@@ -6,21 +6,26 @@
 //! not retry (see [`retry`](super::retry)) and does not hash what comes down.
 
 mod answer;
+mod connection;
+mod failure;
 mod lines;
+mod listing;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
+use reqwest::header;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::lines::{Entry, Lines};
+use self::connection::{client, credentials};
+use self::failure::lost;
+use self::lines::Lines;
+use self::listing::{collect, delta};
 use super::pulse::{Pulse, alive};
 use super::url::{Place, RemoteUrl};
 use super::{Backend, Capabilities, Changes, Download, Timeouts, Upload, body};
@@ -30,10 +35,6 @@ use crate::path::RelPath;
 use crate::secret::Secret;
 use crate::wire;
 
-/// Objects a batch of a listing.
-const BATCH: usize = 2000;
-/// Most changes that are taken one by one; a whole listing is cheaper beyond that.
-const CHANGES_MAX: usize = 100_000;
 /// Longest answer to `/v1/info`.
 const INFO_MAX: usize = 64 * 1024;
 
@@ -56,7 +57,7 @@ impl Http {
         };
         let headers = credentials(key, login.as_ref()).map_err(|e| e.about(url))?;
         let client = || client(&headers, *tls, &times);
-        let built = |made: reqwest::Result<Client>| made.map_err(|e| answer::lost(e).about(url));
+        let built = |made: reqwest::Result<Client>| made.map_err(|e| lost(e).about(url));
         Ok(Http {
             base: base.clone(),
             files: built(client().no_gzip().no_zstd().build())?,
@@ -75,7 +76,7 @@ impl Http {
     /// The answer's head, within `limit`.
     async fn ask(&self, request: RequestBuilder, limit: Duration) -> Result<Response> {
         match timeout(limit, request.send()).await {
-            Ok(sent) => sent.map_err(answer::lost),
+            Ok(sent) => sent.map_err(lost),
             Err(_) => {
                 let why = format!("no answer within {} s", limit.as_secs_f32());
                 Err(Error::new(Kind::TimedOut, why))
@@ -88,7 +89,7 @@ impl Http {
         let response = self.ask(self.lists.get(url), limit).await?;
         match response.status() {
             StatusCode::OK => {
-                let chunks = response.bytes_stream().map(|c| c.map_err(answer::lost));
+                let chunks = response.bytes_stream().map(|c| c.map_err(lost));
                 Ok(Ok(Lines::new(chunks, limit)))
             }
             gone @ StatusCode::GONE => Ok(Err(gone)),
@@ -151,7 +152,7 @@ impl Http {
             _ => return Err(answer::refused(response, self.times.stall).await),
         };
         answer::same(&meta, version)?;
-        let chunks = response.bytes_stream().map(|c| c.map_err(answer::lost));
+        let chunks = response.bytes_stream().map(|c| c.map_err(lost));
         Ok(Download {
             body: body::exactly(chunks, sent.end - sent.start, self.times.stall),
             range: sent,
@@ -175,58 +176,35 @@ impl Http {
             Precondition::Absent => request.header(header::IF_NONE_MATCH, "*"),
             Precondition::Matches(v) => request.header(header::IF_MATCH, v.to_etag()),
         };
-        // Progress is only seen while bytes leave; the rest is the server's fsync.
-        let limit = self.times.stall.max(self.times.publish);
-        let response = alive(&pulse, limit, request.send())
+        let patience = self.times.upload(upload.size);
+        let response = alive(&pulse, patience, request.send())
             .await?
-            .map_err(answer::lost)?;
+            .map_err(lost)?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED => answer::stored(response.headers(), &upload),
             StatusCode::PRECONDITION_FAILED => Err(answer::conflict()),
             _ => Err(answer::refused(response, self.times.stall).await),
         }
     }
-}
 
-fn credentials(key: Option<Secret>, login: Option<&(String, Option<Secret>)>) -> Result<HeaderMap> {
-    use base64::Engine as _;
-    let mut headers = HeaderMap::new();
-    let mut add = |name: HeaderName, text: &str| {
-        let mut value = HeaderValue::from_str(text)
-            .map_err(|_| Error::new(Kind::Invalid, "the key cannot stand in a header"))?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-        Ok::<_, Error>(())
-    };
-    if let Some(key) = key {
-        add(HeaderName::from_static(wire::KEY_HEADER), key.reveal())?;
-    }
-    if let Some((user, password)) = login {
-        let password = password.as_ref().map_or("", Secret::reveal);
-        let pair = format!("{user}:{password}");
-        let text = base64::engine::general_purpose::STANDARD.encode(pair);
-        add(header::AUTHORIZATION, &format!("Basic {text}"))?;
-    }
-    Ok(headers)
-}
-
-fn client(headers: &HeaderMap, tls: bool, times: &Timeouts) -> ClientBuilder {
-    // Fails only if a provider is installed already, which then serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder()
-        .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers.clone())
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .http1_only()
-        .connect_timeout(times.connect)
-        .tcp_keepalive(Duration::from_secs(15))
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(16);
-    match tls {
-        true => builder,
-        // A machine without certificates must still reach a plain server.
-        false => builder.tls_certs_only([]),
+    async fn delete_now(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
+        let mut request = self.file(Method::DELETE, key);
+        if let Some(version) = version {
+            request = request.header(header::IF_MATCH, version.to_etag());
+        }
+        let response = self.ask(request, self.times.publish).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
+            // Also what HTTP says of a version of something that is not there.
+            StatusCode::PRECONDITION_FAILED => match self.head_now(key).await? {
+                Some(_) => Err(answer::conflict()),
+                None => Ok(()),
+            },
+            _ => match answer::refused(response, self.times.stall).await {
+                e if e.kind() == Kind::NotFound => Ok(()),
+                e => Err(e),
+            },
+        }
     }
 }
 
@@ -301,79 +279,7 @@ impl Backend for Http {
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
-        let mut request = self.file(Method::DELETE, key);
-        if let Some(version) = version {
-            request = request.header(header::IF_MATCH, version.to_etag());
-        }
-        let deleted = async {
-            let response = self.ask(request, self.times.publish).await?;
-            match response.status() {
-                StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
-                StatusCode::PRECONDITION_FAILED => Err(answer::conflict()),
-                _ => match answer::refused(response, self.times.stall).await {
-                    e if e.kind() == Kind::NotFound => Ok(()),
-                    e => Err(e),
-                },
-            }
-        };
-        deleted.await.map_err(|e| e.about(key))
+        let deleted = self.delete_now(key, version).await;
+        deleted.map_err(|e| e.about(key))
     }
 }
-
-/// A whole listing, passed on in batches. Names out of order are refused, for who merges
-/// two sorted listings would take them for deletions.
-async fn collect(mut lines: Lines, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
-    let gone = |_| Error::new(Kind::Cancelled, "nobody takes the listing any more");
-    let mut batch = Vec::new();
-    let mut last: Option<RelPath> = None;
-    loop {
-        let line = match lines.next().await? {
-            Entry::Line(line) => line,
-            Entry::End(cursor) => {
-                batches.send(batch).await.map_err(gone)?;
-                return Ok(cursor);
-            }
-        };
-        batch.push(match line.into_listed()? {
-            Listed::Object(o) if last.as_ref().is_some_and(|last| *last >= o.key) => {
-                let (shown, why) = (o.key.to_string(), "the listing is out of order here");
-                Listed::Refused {
-                    shown,
-                    why: why.into(),
-                }
-            }
-            Listed::Object(object) => {
-                last = Some(object.key.clone());
-                Listed::Object(object)
-            }
-            refused => refused,
-        });
-        if batch.len() == BATCH {
-            batches
-                .send(std::mem::take(&mut batch))
-                .await
-                .map_err(gone)?;
-        }
-    }
-}
-
-async fn delta(mut lines: Lines, since: &Cursor) -> Result<Changes> {
-    let mut changes = Vec::new();
-    loop {
-        match lines.next().await? {
-            Entry::Line(_) if changes.len() == CHANGES_MAX => return Ok(Changes::Relist),
-            Entry::Line(line) => changes.push(line.into_change()?),
-            Entry::End(cursor) if cursor.epoch != since.epoch => return Ok(Changes::Relist),
-            Entry::End(cursor) if cursor.seq < since.seq => {
-                return Err(Error::new(Kind::Corrupt, "the changes go backwards"));
-            }
-            Entry::End(cursor) => return Ok(Changes::Delta { changes, cursor }),
-        }
-    }
-}
-
-/// So that a shared client can be held by anyone.
-const _: fn() = || {
-    fn shared<T: Send + Sync + 'static>() {}
-    shared::<Arc<Http>>();
-};

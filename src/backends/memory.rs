@@ -3,21 +3,23 @@
 //! Keeps every promise of [`Backend`] that a scripted [`Fault`] does not break on purpose.
 //! For tests of the floors above; it persists nothing.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use sha2::Digest;
 use tokio::sync::{mpsc, watch};
 
+use self::state::{State, sha256};
 use super::{Backend, Capabilities, Changes, Download, Upload, body};
 use crate::error::{Error, Kind, Result};
-use crate::object::{
-    ByteRange, Change, Cursor, Listed, Meta, Object, Precondition, Sha256, Version,
-};
+use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
 
 /// Bytes a chunk of a body.
@@ -65,21 +67,6 @@ struct Inner {
     state: Mutex<State>,
     /// The sequence number, for who waits for changes.
     seq: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    objects: BTreeMap<RelPath, (Meta, Bytes)>,
-    /// When each key last changed; the keys without an object were deleted.
-    log: BTreeMap<u64, RelPath>,
-    logged: HashMap<RelPath, u64>,
-    refused: Vec<(String, String)>,
-    epoch: u64,
-    seq: u64,
-    offline: bool,
-    capabilities: Option<Capabilities>,
-    faults: HashMap<Op, VecDeque<Fault>>,
-    calls: HashMap<Op, u64>,
 }
 
 impl Default for Memory {
@@ -209,126 +196,6 @@ fn leave<T>(fault: Option<Fault>, answer: Result<T>) -> Result<T> {
         Some(Fault::LoseAnswer(kind)) => Err(scripted(kind)),
         _ => answer,
     }
-}
-
-impl State {
-    fn online(&self) -> Result<()> {
-        match self.offline {
-            true => Err(Error::new(Kind::Offline, "the remote is away")),
-            false => Ok(()),
-        }
-    }
-
-    fn can(&self) -> Capabilities {
-        self.capabilities.unwrap_or(Capabilities {
-            put: true,
-            conditional_put: true,
-            delete: true,
-            changes: true,
-        })
-    }
-
-    fn cursor(&self) -> Cursor {
-        let epoch = format!("epoch-{}", self.epoch);
-        Cursor {
-            epoch,
-            seq: self.seq,
-        }
-    }
-
-    fn log(&mut self, key: &RelPath) {
-        self.seq += 1;
-        self.log.insert(self.seq, key.clone());
-        if let Some(before) = self.logged.insert(key.clone(), self.seq) {
-            self.log.remove(&before);
-        }
-    }
-
-    fn store(&mut self, key: &RelPath, bytes: Bytes, mtime_ns: i64) -> Meta {
-        self.log(key);
-        let meta = Meta {
-            size: bytes.len() as u64,
-            mtime_ns,
-            // Never the same again, also for equal bytes: the promise goes one way only.
-            version: Version::numbered(self.seq),
-            sha256: Some(sha256(&bytes)),
-        };
-        self.objects.insert(key.clone(), (meta.clone(), bytes));
-        meta
-    }
-
-    fn remove(&mut self, key: &RelPath) -> bool {
-        let removed = self.objects.remove(key).is_some();
-        if removed {
-            self.log(key);
-        }
-        removed
-    }
-
-    fn check(&self, key: &RelPath, precondition: &Precondition) -> Result<()> {
-        let now = self.objects.get(key).map(|(meta, _)| &meta.version);
-        let holds = match precondition {
-            Precondition::None => true,
-            Precondition::Absent => now.is_none(),
-            Precondition::Matches(version) => now == Some(version),
-        };
-        match holds {
-            true => Ok(()),
-            false => Err(Error::new(Kind::Conflict, "the remote has another version").about(key)),
-        }
-    }
-
-    /// What a file system would refuse: a file and a directory of one name.
-    fn fits(&self, key: &RelPath) -> Result<()> {
-        let mut above = key.parent();
-        while let Some(parent) = above.filter(|p| !p.is_root()) {
-            if self.objects.contains_key(&parent) {
-                return Err(Error::new(Kind::NotADirectory, "a file is in the way").about(parent));
-            }
-            above = parent.parent();
-        }
-        let mut alike = (self.objects.range(key.clone()..).map(|(k, _)| k))
-            .take_while(|k| k.as_bytes().starts_with(key.as_bytes()));
-        match alike.any(|k| k != key && k.is_under(key)) {
-            true => Err(Error::new(Kind::IsADirectory, "a directory is in the way").about(key)),
-            false => Ok(()),
-        }
-    }
-
-    fn since(&self, since: &Cursor) -> Changes {
-        let now = self.cursor();
-        if !self.can().changes || since.epoch != now.epoch || since.seq > now.seq {
-            return Changes::Relist;
-        }
-        let changed = self.log.range(since.seq + 1..).map(|(_, key)| key);
-        let changes = changed.map(|key| match self.objects.get(key) {
-            Some((meta, _)) => Change::Put(Object {
-                key: key.clone(),
-                meta: meta.clone(),
-            }),
-            None => Change::Deleted(key.clone()),
-        });
-        Changes::Delta {
-            changes: changes.collect(),
-            cursor: now,
-        }
-    }
-
-    fn listing(&self) -> Vec<Listed> {
-        let objects = self.objects.iter().map(|(key, (meta, _))| {
-            Listed::Object(Object {
-                key: key.clone(),
-                meta: meta.clone(),
-            })
-        });
-        let refused = self.refused.iter().cloned();
-        let refused = refused.map(|(shown, why)| Listed::Refused { shown, why });
-        objects.chain(refused).collect()
-    }
-}
-
-fn sha256(bytes: &[u8]) -> Sha256 {
-    Sha256(sha2::Sha256::digest(bytes).into())
 }
 
 /// An upload of `bytes`, from an unnamed file.

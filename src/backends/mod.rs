@@ -100,7 +100,7 @@ pub trait Backend: Send + Sync {
     /// The object as it is now; none if there is no such object.
     async fn head(&self, key: &RelPath) -> Result<Option<Meta>>;
 
-    /// Bytes of an object: all of it, or `range` cut to its length.
+    /// Bytes of an object: all of it, or `range` cut to its length (nothing, beyond its end).
     /// Errors: `NotFound`; `Stale` if it no longer has `version`.
     async fn get(
         &self,
@@ -141,6 +141,18 @@ impl Default for Timeouts {
             stall: Duration::from_secs(10),
             grace: Duration::from_secs(5),
             publish: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Timeouts {
+    /// How long an upload of `size` bytes may stand still after so many chunks of it left:
+    /// what follows the last one is the remote making it safe.
+    fn upload(self, size: u64) -> impl Fn(u64) -> Duration {
+        let chunks = size.div_ceil(body::CHUNK as u64);
+        move |sent| match sent < chunks {
+            true => self.stall,
+            false => self.publish,
         }
     }
 }

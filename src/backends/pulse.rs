@@ -19,20 +19,23 @@ impl Pulse {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn count(&self) -> u64 {
+    /// How often.
+    pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The outcome of `work`, or `TimedOut` once `pulse` stood still for `stall` (at most twice that).
+/// The outcome of `work`, or `TimedOut` once `pulse` stood still for as long as `patience`
+/// gives it after so many beats (at most twice that).
 pub(super) async fn alive<T>(
     pulse: &Pulse,
-    stall: Duration,
+    patience: impl Fn(u64) -> Duration,
     work: impl Future<Output = T>,
 ) -> Result<T> {
     tokio::pin!(work);
     loop {
         let before = pulse.count();
+        let stall = patience(before);
         match timeout(stall, &mut work).await {
             Ok(outcome) => return Ok(outcome),
             Err(_) if pulse.count() != before => {}
@@ -51,15 +54,15 @@ mod tests {
     #[tokio::test]
     async fn p6_work_lives_as_long_as_it_goes_on_and_no_longer() {
         let pulse = Pulse::default();
-        let stall = Duration::from_millis(60);
+        let stall = Duration::from_millis(400);
         let busy = async {
-            for _ in 0..10 {
-                tokio::time::sleep(stall / 4).await;
+            for _ in 0..12 {
+                tokio::time::sleep(stall / 8).await;
                 pulse.beat();
             }
         };
-        alive(&pulse, stall, busy).await.unwrap();
-        let stuck = alive(&pulse, stall, std::future::pending::<()>()).await;
+        alive(&pulse, |_| stall, busy).await.unwrap();
+        let stuck = alive(&pulse, |_| stall, std::future::pending::<()>()).await;
         assert_eq!(stuck.unwrap_err().kind(), Kind::TimedOut);
     }
 }

@@ -17,7 +17,7 @@ fn p(text: &str) -> RelPath {
 fn directory() -> (TempDir, Directory) {
     let temp = tempfile::tempdir().unwrap();
     let times = Timeouts {
-        answer: Duration::from_millis(300),
+        answer: Duration::from_secs(2),
         ..Timeouts::default()
     };
     let directory = Directory::new(&temp.path().join("remote"), times);

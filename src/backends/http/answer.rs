@@ -1,10 +1,8 @@
-//! What an answer proves: headers into facts, statuses and failures into kinds.
+//! What an answer proves: headers into facts, statuses into kinds.
 //!
 //! Every text that comes from the server is cut, stripped of control characters, and
 //! never trusted to say which kind of error it is.
 
-use std::error::Error as StdError;
-use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,6 +11,7 @@ use reqwest::{Response, StatusCode};
 use tokio::time::timeout;
 
 use super::body;
+use super::failure::lost;
 use crate::backends::{Capabilities, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Meta, Version};
@@ -213,6 +212,8 @@ pub(super) async fn refused(response: Response, stall: Duration) -> Error {
         412 => return stale(),
         413 | 507 => Kind::NoSpace,
         416 => Kind::Range,
+        // A file that changed while the server looked at it.
+        410 => return stale(),
         408 | 425 | 429 | 500 | 502 | 503 | 504 => Kind::Unavailable,
         300..400 => {
             let why = "the server redirects; give its final address";
@@ -241,72 +242,6 @@ async fn problem(response: Response, stall: Duration) -> Option<String> {
     };
     let shown = text.chars().filter(|c| !c.is_control());
     Some(shown.take(TEXT_MAX).collect())
-}
-
-/// The error behind a request or a body that failed on its way.
-pub(super) fn lost(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    if let Some(ours) = find::<Error>(&error) {
-        return ours.clone();
-    }
-    let system = system_kind(&error);
-    let kind = if error.is_timeout() || system == Some(io::ErrorKind::TimedOut) {
-        Kind::TimedOut
-    } else if error.is_builder() {
-        Kind::Invalid
-    } else if error.is_connect() || error.is_request() {
-        Kind::Offline
-    } else {
-        match system {
-            Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => Kind::Corrupt,
-            None if error.is_decode() || error.is_body() => Kind::Corrupt,
-            _ => Kind::Offline,
-        }
-    };
-    Error::new(kind, root(&error))
-}
-
-/// The innermost cause, which names the trouble; what is around it names our libraries.
-fn root(error: &(dyn StdError + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        at = inner(error);
-    }
-    None
-}
-
-fn system_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if let Some(kind) = kind.filter(|kind| *kind != io::ErrorKind::Other) {
-            return Some(kind);
-        }
-        at = inner(error);
-    }
-    None
-}
-
-/// The next cause; an [`io::Error`] hides what it carries from `source`.
-fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        Some(carried) => Some(carried),
-        None => error.source(),
-    }
 }
 
 #[cfg(test)]

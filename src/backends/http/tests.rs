@@ -1,118 +1,29 @@
-//! The client against a server that does exactly what a script says, byte by byte.
+//! The client against a scripted server: each failure has its kind, within its deadline.
 
-use std::io::Write;
-use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::net::TcpListener;
 
+mod script;
+
+use self::script::{Act, Server};
 use super::*;
 use crate::backends::memory::upload_of;
 use crate::object::{Change, Sha256};
 
-/// What the server does with one connection, once it has a whole request.
-#[derive(Clone)]
-enum Act {
-    /// Says this and closes.
-    Say(Vec<u8>),
-    /// Says this and holds the line.
-    Hold(Vec<u8>),
-    /// Says this and resets the connection.
-    Reset(Vec<u8>),
-    /// Does not even read the body of the request.
-    Deaf,
-}
-
-struct Server {
-    address: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Server {
-    async fn new(act: Act) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let notes = heard.clone();
-        let task = tokio::spawn(async move {
-            let mut held = Vec::new();
-            while let Ok((mut stream, _)) = listener.accept().await {
-                if let Some(request) = hear(&mut stream, &act).await {
-                    notes.lock().unwrap().push(request);
-                }
-                held.extend(answer(stream, &act).await);
-            }
-        });
-        Server {
-            address,
-            heard,
-            task,
-        }
-    }
-
-    fn http(&self) -> Http {
-        http(&format!("http://{}", self.address), Some("sesame"))
-    }
-
-    fn heard(&self) -> String {
-        self.heard.lock().unwrap().join("\n")
-    }
-}
-
-/// A whole request: head, and as much body as its length says.
-async fn hear(stream: &mut TcpStream, act: &Act) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|l| l.strip_prefix("content-length: "));
-            let length = length.map_or(0, |l| l.parse().unwrap());
-            if matches!(act, Act::Deaf) || body.len() >= length {
-                return Some(text);
-            }
-        }
-        match stream.read(&mut buffer).await {
-            Ok(count) if count > 0 => bytes.extend_from_slice(&buffer[..count]),
-            _ => return None,
-        }
-    }
-}
-
-async fn answer(mut stream: TcpStream, act: &Act) -> Option<TcpStream> {
-    let (Act::Say(bytes) | Act::Hold(bytes) | Act::Reset(bytes)) = act else {
-        return Some(stream);
-    };
-    let _ = stream.write_all(bytes).await;
-    match act {
-        Act::Say(_) => None,
-        Act::Reset(_) => {
-            stream.set_zero_linger().unwrap();
-            None
-        }
-        _ => Some(stream),
-    }
-}
+/// Long enough for a busy machine to do what it can do at once.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// What a call may take that runs into its deadline, however it is made up.
+const LIMIT: Duration = Duration::from_secs(6);
 
 fn http(url: &str, key: Option<&str>) -> Http {
     let times = Timeouts {
-        connect: Duration::from_millis(300),
-        answer: Duration::from_millis(300),
-        stall: Duration::from_millis(300),
-        grace: Duration::from_millis(300),
-        publish: Duration::from_millis(300),
+        connect: DEADLINE,
+        answer: DEADLINE,
+        stall: DEADLINE,
+        grace: DEADLINE,
+        publish: DEADLINE,
     };
     let key = key.map(|key| Secret::new(key).unwrap());
     Http::new(&RemoteUrl::parse(url).unwrap(), key, times).unwrap()
@@ -166,11 +77,7 @@ async fn get(act: Act, range: Option<ByteRange>, version: Option<&str>) -> Resul
         Ok(download) => read(download).await,
         Err(error) => Err(error),
     };
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
     if let Err(error) = &outcome {
         let text = error.to_string();
         assert!(
@@ -471,10 +378,10 @@ async fn changes_are_a_delta_a_relist_or_an_error() {
 
 #[tokio::test]
 async fn p6_a_long_poll_waits_as_long_as_asked_and_a_grace() {
-    let begun = Instant::now();
-    let held = changes(Act::Hold(Vec::new()), Duration::from_millis(500)).await;
+    let (begun, wait) = (Instant::now(), Duration::from_millis(900));
+    let held = changes(Act::Hold(Vec::new()), wait).await;
     assert_eq!(held.unwrap_err().kind(), Kind::TimedOut);
-    assert!(begun.elapsed() >= Duration::from_millis(800));
+    assert!(begun.elapsed() >= wait + DEADLINE);
     let held = changes(Act::Hold(say("200 OK", "", &line("a"))), Duration::ZERO).await;
     assert_eq!(held.unwrap_err().kind(), Kind::TimedOut);
 }
@@ -483,7 +390,7 @@ async fn put(act: Act, upload: Upload, only: Precondition) -> (Result<Meta>, Str
     let server = Server::new(act).await;
     let begun = Instant::now();
     let meta = server.http().put(&key(), upload, only).await;
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < LIMIT);
     (meta, server.heard())
 }
 
@@ -544,14 +451,34 @@ async fn p5_what_becomes_of_an_upload_is_told_truly() {
     assert_eq!(meta.unwrap_err().kind(), Kind::TimedOut);
 }
 
+/// `size` zero bytes. The hash does not matter where nobody reads that far.
+fn large(size: u64) -> Upload {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(size).unwrap();
+    let file = Arc::new(file);
+    Upload {
+        file,
+        size,
+        ..upload_of(b"", 7)
+    }
+}
+
 #[tokio::test]
 async fn p6_a_server_that_stops_reading_is_left_in_time() {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&vec![0; 32 << 20]).unwrap();
-    let mut sent = upload_of(b"", 7);
-    (sent.file, sent.size) = (Arc::new(file), 32 << 20);
+    let sent = large(32 << 20);
     let (meta, _) = put(Act::Deaf, sent, Precondition::None).await;
     assert_eq!(meta.unwrap_err().kind(), Kind::TimedOut);
+}
+
+#[tokio::test]
+async fn p5_a_refusal_before_the_end_of_an_upload_is_heard() {
+    let failed = problem("412 Precondition Failed", "t", "");
+    let server = Server::new(Act::Interrupt(failed)).await;
+    let put = server
+        .http()
+        .put(&key(), large(32 << 20), Precondition::Absent)
+        .await;
+    assert_eq!(put.unwrap_err().kind(), Kind::Conflict);
 }
 
 #[tokio::test]
@@ -569,10 +496,6 @@ async fn deleting_what_is_gone_succeeds_and_another_version_is_a_conflict() {
     let table = [
         (say("204 No Content", "", ""), None),
         (problem("404 Not Found", "t", ""), None),
-        (
-            problem("412 Precondition Failed", "t", ""),
-            Some(Kind::Conflict),
-        ),
         (problem("403 Forbidden", "t", ""), Some(Kind::Unauthorized)),
     ];
     for (answer, kind) in table {
@@ -580,6 +503,13 @@ async fn deleting_what_is_gone_succeeds_and_another_version_is_a_conflict() {
         let deleted = server.http().delete(&key(), Some(&v("v1"))).await;
         assert_eq!(deleted.err().map(|e| e.kind()), kind);
         assert!(server.heard().contains("if-match: \"v1\"\r\n"));
+    }
+    let failed = || Act::Say(problem("412 Precondition Failed", "t", ""));
+    let missing = problem("404 Not Found", "t", "");
+    for (found, kind) in [(file(5, ""), Some(Kind::Conflict)), (missing, None)] {
+        let server = Server::each(vec![failed(), Act::Say(found)]).await;
+        let deleted = server.http().delete(&key(), Some(&v("v1"))).await;
+        assert_eq!(deleted.err().map(|e| e.kind()), kind);
     }
 }
 
@@ -619,4 +549,13 @@ async fn what_a_server_can_do_is_learned_and_strangers_are_told_apart() {
         .capabilities()
         .await;
     assert_eq!(html.unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[tokio::test]
+async fn p10_a_server_that_does_not_speak_tls_is_offline_for_https() {
+    let server = Server::new(Act::Say(file(5, "hello"))).await;
+    let http = http(&format!("https://{}", server.address), Some("sesame"));
+    let error = http.get(&key(), None, None).await.err().unwrap();
+    assert!(error.kind().is_away(), "{error}");
+    assert!(!server.heard().contains("sesame"));
 }

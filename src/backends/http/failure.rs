@@ -1,0 +1,72 @@
+//! What it means when no answer comes, or not all of it: causes into kinds.
+
+use std::error::Error as StdError;
+use std::io;
+
+use crate::error::{Error, Kind};
+
+/// The error behind a request or a body that failed on its way.
+pub(super) fn lost(error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    if let Some(ours) = find::<Error>(&error) {
+        return ours.clone();
+    }
+    let system = system_kind(&error);
+    let kind = if error.is_timeout() || system == Some(io::ErrorKind::TimedOut) {
+        Kind::TimedOut
+    } else if error.is_builder() {
+        Kind::Invalid
+    } else if error.is_connect() || error.is_request() {
+        Kind::Offline
+    } else {
+        match system {
+            Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => Kind::Corrupt,
+            None if error.is_decode() || error.is_body() => Kind::Corrupt,
+            _ => Kind::Offline,
+        }
+    };
+    Error::new(kind, root(&error))
+}
+
+/// The innermost cause, which names the trouble; what is around it names our libraries.
+fn root(error: &(dyn StdError + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        at = inner(error);
+    }
+    None
+}
+
+fn system_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if let Some(kind) = kind.filter(|kind| *kind != io::ErrorKind::Other) {
+            return Some(kind);
+        }
+        at = inner(error);
+    }
+    None
+}
+
+/// The next cause; an [`io::Error`] hides what it carries from `source`.
+fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        Some(carried) => Some(carried),
+        None => error.source(),
+    }
+}
