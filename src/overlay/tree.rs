@@ -111,6 +111,12 @@ impl Overlay {
         Ok(Attr::of(&node))
     }
 
+    /// Makes a directory's names survive a power cut: those of the tree, and their rows.
+    pub fn sync_dir(&self, id: NodeId) -> Result<()> {
+        unless_missing(self.store.root().sync(&self.path_of(id)?))?;
+        self.index.sync()
+    }
+
     /// Where a symbolic link points.
     pub fn read_link(&self, id: NodeId) -> Result<Vec<u8>> {
         let _paths = self.commit.paths_stay();

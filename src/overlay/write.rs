@@ -285,12 +285,14 @@ impl Overlay {
         self.with_room(|| crate::store::allocate(&file, offset, len, keep_size))
     }
 
-    /// A `close()` of one of the handle's descriptors. `killed`: its process is being ended by a signal.
-    pub fn flush(&self, fh: u64, killed: bool) -> Result<()> {
+    /// A `close()` of one of the handle's descriptors. `killed` says whether its process is being
+    /// ended by a signal; it is asked of writers only.
+    pub fn flush(&self, fh: u64, killed: impl FnOnce() -> bool) -> Result<()> {
         let handle = self.opens.handle(fh)?;
         if !handle.writes {
             return Ok(());
         }
+        let killed = killed();
         handle.killed.store(killed, Ordering::SeqCst);
         if killed {
             return Ok(());
@@ -498,7 +500,7 @@ impl Overlay {
                 Some(file) => this.with_room(|| Ok(file.set_len(len)?)),
                 None => Err(Error::new(Kind::Io, "nothing to cut")),
             };
-            let flushed = this.flush(opened.fh, false);
+            let flushed = this.flush(opened.fh, || false);
             this.release(opened.fh)?;
             done.and(flushed)
         };

@@ -1,0 +1,638 @@
+//! The kernel's edge: decodes requests, answers what can be answered at once, gives
+//! the rest to tasks that own their reply, and converts attributes.
+//!
+//! A thread of the kernel's never waits for a network. What the mount means is
+//! decided in `overlay`.
+
+pub mod errno;
+pub mod killed;
+pub mod mounts;
+pub mod notify;
+mod passthrough;
+mod session;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::beneath::XattrSet;
+use crate::error::{Error, Kind, Result};
+use crate::index::{NodeId, NodeKind, ROOT};
+use crate::overlay::dirs::DirEntry;
+use crate::overlay::read::Access;
+use crate::overlay::tree::{Changes, RenameMode};
+use crate::overlay::{Answer, Attr, Caller, Opened, Overlay};
+use crate::path::Name;
+
+use errno::errno;
+use passthrough::{Backings, Mode};
+pub use session::{Mounted, Options, mount};
+
+/// The kernel is told of every change, so what it was told stays true.
+const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+const GENERATION: Generation = Generation(0);
+/// Largest request: what one read or write brings at most.
+const LARGEST: u32 = 1 << 20;
+
+/// The file system as the kernel calls it.
+pub struct Edge {
+    overlay: Arc<Overlay>,
+    runtime: tokio::runtime::Handle,
+    wants_passthrough: bool,
+    backings: Arc<Backings>,
+    /// Told to the rest of the daemon: whether reads bypass it.
+    is_passthrough: Arc<AtomicBool>,
+    owner: Caller,
+}
+
+impl Edge {
+    fn attr(&self, attr: &Attr) -> FileAttr {
+        convert(attr, self.owner)
+    }
+
+    fn caller(req: &Request) -> Caller {
+        Caller { uid: req.uid(), gid: req.gid() }
+    }
+
+    /// Hands an answer over: now, or from a task that owns the reply.
+    fn give<T: 'static, R: Send + 'static>(&self, answer: Answer<T>, reply: R, send: impl FnOnce(R, Result<T>) + Send + 'static) {
+        match answer {
+            Answer::Now(result) => send(reply, result),
+            Answer::Later(pending) => {
+                self.runtime.spawn(async move { send(reply, pending.await) });
+            }
+        }
+    }
+
+    fn mode_for(&self, opened: &Opened, register: impl FnOnce(&File) -> std::io::Result<fuser::BackingId>) -> Mode {
+        self.backings.enter(opened.id, opened.backing.as_deref(), register)
+    }
+
+    fn cached_flags(&self) -> FopenFlags {
+        // Where every open goes through the page cache, it stays right between opens: other bytes
+        // have another inode. Beside passthrough, which writes behind its back, it does not.
+        match self.backings.is_enabled() {
+            true => FopenFlags::empty(),
+            false => FopenFlags::FOPEN_KEEP_CACHE,
+        }
+    }
+}
+
+fn convert(attr: &Attr, owner: Caller) -> FileAttr {
+    let time = system_time(attr.mtime_ns);
+    FileAttr {
+        ino: INodeNo(attr.id.0),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: time,
+        mtime: time,
+        ctime: system_time(attr.ctime_ns),
+        crtime: time,
+        kind: match attr.kind {
+            NodeKind::File => FileType::RegularFile,
+            NodeKind::Dir => FileType::Directory,
+            NodeKind::Symlink => FileType::Symlink,
+        },
+        perm: attr.mode as u16,
+        nlink: attr.nlink,
+        uid: attr.uid.unwrap_or(owner.uid),
+        gid: attr.gid.unwrap_or(owner.gid),
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn system_time(ns: i64) -> SystemTime {
+    let distance = Duration::from_nanos(ns.unsigned_abs());
+    match ns >= 0 {
+        true => UNIX_EPOCH + distance,
+        false => UNIX_EPOCH - distance,
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+    }
+}
+
+fn requested_time(time: TimeOrNow) -> i64 {
+    match time {
+        TimeOrNow::SpecificTime(time) => nanoseconds(time),
+        TimeOrNow::Now => nanoseconds(SystemTime::now()),
+    }
+}
+
+fn id(ino: INodeNo) -> NodeId {
+    NodeId(ino.0)
+}
+
+/// A name for looking up: one that cannot exist is merely not there.
+fn existing(name: &OsStr) -> Result<Name> {
+    Name::new(name.as_bytes()).map_err(|error| match error.kind() {
+        Kind::NameTooLong => error,
+        _ => Error::new(Kind::NotFound, "no such file"),
+    })
+}
+
+/// A name for something new.
+fn new_name(name: &OsStr) -> Result<Name> {
+    Name::new(name.as_bytes()).map_err(|error| match error.kind() {
+        Kind::NameTooLong => error,
+        _ => Error::new(Kind::Denied, error.message()),
+    })
+}
+
+fn done(reply: ReplyEmpty, result: Result<()>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+impl Filesystem for Edge {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Each is a gain where the kernel has it, and none is needed.
+        for flag in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ] {
+            let _ = config.add_capabilities(flag);
+        }
+        // Truncating opens are replacements here; without this they would be two requests.
+        if config.add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC).is_err() {
+            return Err(std::io::Error::other("the kernel's FUSE is too old: it cannot open with O_TRUNC in one step"));
+        }
+        let _ = config.set_max_write(LARGEST);
+        let _ = config.set_max_readahead(LARGEST);
+        let _ = config.set_max_background(64);
+        let passthrough = self.wants_passthrough
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
+        self.backings = Arc::new(Backings::new(passthrough));
+        self.is_passthrough.store(passthrough, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = match existing(name) {
+            Ok(name) => name,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        let owner = self.owner;
+        let answer = self.overlay.lookup(id(parent), &name);
+        let shown = |attr: &Attr| self.attr(attr);
+        match answer {
+            Answer::Now(Ok(Some(attr))) => reply.entry(&TTL, &shown(&attr), GENERATION),
+            Answer::Now(Ok(None)) => absent(reply, owner),
+            Answer::Now(Err(error)) => reply.error(errno(&error)),
+            Answer::Later(pending) => {
+                let edge = self.light();
+                self.runtime.spawn(async move {
+                    match pending.await {
+                        Ok(Some(attr)) => reply.entry(&TTL, &edge.attr(&attr), GENERATION),
+                        Ok(None) => absent(reply, owner),
+                        Err(error) => reply.error(errno(&error)),
+                    }
+                });
+            }
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.overlay.attr(id(ino)) {
+            Ok(attr) => reply.attr(&TTL, &self.attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes { size, mode, uid, gid, mtime_ns: mtime.map(requested_time) };
+        let edge = self.light();
+        let answer = self.overlay.set_attr(id(ino), changes);
+        self.give(answer, reply, move |reply, result| match result {
+            Ok(attr) => reply.attr(&TTL, &edge.attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.overlay.read_link(id(ino)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
+            // Pipes, sockets and devices mean nothing to a remote.
+            return reply.error(Errno::EPERM);
+        }
+        let made = new_name(name).and_then(|name| {
+            let (attr, opened) = self.overlay.create(id(parent), &name, mode & !umask, Self::caller(req))?;
+            self.overlay.flush(opened.fh, || false)?;
+            self.overlay.release(opened.fh)?;
+            Ok(attr)
+        });
+        self.reply_entry(reply, made);
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let made = new_name(name)
+            .and_then(|name| self.overlay.make_dir(id(parent), &name, mode & !umask, Self::caller(req)));
+        self.reply_entry(reply, made);
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(reply, existing(name).and_then(|name| self.overlay.unlink(id(parent), &name)));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(reply, existing(name).and_then(|name| self.overlay.remove_dir(id(parent), &name)));
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &std::path::Path, reply: ReplyEntry) {
+        let made = new_name(link_name).and_then(|name| {
+            let target = target.as_os_str().as_bytes();
+            self.overlay.symlink(id(parent), &name, target, Self::caller(req))
+        });
+        self.reply_entry(reply, made);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            f if f == RenameFlags::empty() => RenameMode::Replace,
+            f if f == RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
+            f if f == RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let renamed = existing(name).and_then(|from| {
+            let to = new_name(newname)?;
+            self.overlay.rename((id(parent), &from), (id(newparent), &to), mode)
+        });
+        done(reply, renamed);
+    }
+
+    fn link(&self, _req: &Request, _ino: INodeNo, _newparent: INodeNo, _newname: &OsStr, reply: ReplyEntry) {
+        // One file, one name: a remote has no second one to give.
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let access = Access {
+            write: flags.acc_mode() != OpenAccMode::O_RDONLY,
+            truncate: flags.0 & libc::O_TRUNC != 0,
+        };
+        let edge = self.light();
+        let answer = self.overlay.open(id(ino), access);
+        self.give(answer, reply, move |reply, result| match result {
+            Ok(opened) => edge.reply_opened(reply, &opened),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let made = new_name(name)
+            .and_then(|name| self.overlay.create(id(parent), &name, mode & !umask, Self::caller(req)));
+        let _ = flags;
+        match made {
+            Ok((attr, opened)) => {
+                let attr = self.attr(&attr);
+                let fh = FileHandle(opened.fh);
+                match self.mode_for(&opened, |file| reply.open_backing(file)) {
+                    Mode::Passthrough(backing) => {
+                        reply.created_passthrough(&TTL, &attr, GENERATION, fh, FopenFlags::empty(), &backing);
+                    }
+                    Mode::Cached => reply.created(&TTL, &attr, GENERATION, fh, self.cached_flags()),
+                }
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let answer = self.overlay.read(fh.0, offset, size);
+        self.give(answer, reply, |reply, result| match result {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.overlay.write(fh.0, offset, data) {
+            Ok(written) => reply.written(written),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        let pid = req.pid();
+        done(reply, self.overlay.flush(fh.0, || killed::is_being_killed(pid)));
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let released = self.overlay.release(fh.0);
+        self.backings.leave(id(ino));
+        if let Err(error) = &released {
+            // Nobody hears the answer to a release.
+            tracing::error!(%error, "a closed file could not be put in place; its bytes are kept in the store");
+        }
+        done(reply, released);
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        done(reply, self.overlay.sync_file(fh.0, datasync));
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let answer = self.overlay.open_dir(id(ino));
+        self.give(answer, reply, |reply, result| match result {
+            Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.list(ino, fh.0, offset, &mut |entry| match entry {
+            Listed::Dot(ino, next, name) => !reply.add(ino, next, FileType::Directory, OsStr::new(name)),
+            Listed::Entry(entry, next) => {
+                let attr = self.attr(&entry.attr);
+                !reply.add(attr.ino, next, attr.kind, entry.name.as_os_str())
+            }
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let listed = self.list(ino, fh.0, offset, &mut |entry| match entry {
+            Listed::Dot(ino, next, name) => {
+                // The kernel takes nothing from these two but their names.
+                let attr = self.attr(&Attr { id: NodeId(ino.0), kind: NodeKind::Dir, ..dot_attr() });
+                !reply.add(ino, next, OsStr::new(name), &TTL, &attr, GENERATION)
+            }
+            Listed::Entry(entry, next) => {
+                let attr = self.attr(&entry.attr);
+                !reply.add(attr.ino, next, entry.name.as_os_str(), &TTL, &attr, GENERATION)
+            }
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.overlay.close_dir(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        done(reply, self.overlay.sync_dir(id(ino)));
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.overlay.store.space() {
+            Ok(space) => {
+                let block = space.block_size.max(1);
+                let (total, free) = (space.total / block, space.free / block);
+                let size = u32::try_from(block).unwrap_or(4096);
+                reply.statfs(total, free, free, space.files, space.files_free, size, 255, size);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let how = match flags {
+            libc::XATTR_CREATE => XattrSet::Absent,
+            libc::XATTR_REPLACE => XattrSet::Present,
+            _ => XattrSet::Any,
+        };
+        done(reply, self.overlay.set_xattr(id(ino), name.as_bytes(), value, how));
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.overlay.xattr(id(ino), name.as_bytes()));
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.overlay.xattrs(id(ino)).map(|names| {
+            names
+                .into_iter()
+                .flat_map(|name| name.into_iter().chain([0]))
+                .collect::<Vec<u8>>()
+        });
+        reply_xattr(reply, size, names);
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(reply, self.overlay.remove_xattr(id(ino), name.as_bytes()));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        if mode & !libc::FALLOC_FL_KEEP_SIZE != 0 {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        done(reply, self.overlay.allocate(fh.0, offset, length, keep_size));
+    }
+}
+
+/// The part of the edge that tasks take with them.
+struct Light {
+    backings: Arc<Backings>,
+    owner: Caller,
+    cached: FopenFlags,
+}
+
+impl Light {
+    fn attr(&self, attr: &Attr) -> FileAttr {
+        convert(attr, self.owner)
+    }
+
+    fn reply_opened(&self, reply: ReplyOpen, opened: &Opened) {
+        let fh = FileHandle(opened.fh);
+        let mode = self
+            .backings
+            .enter(opened.id, opened.backing.as_deref(), |file| reply.open_backing(file));
+        match mode {
+            Mode::Passthrough(backing) => reply.opened_passthrough(fh, FopenFlags::empty(), &backing),
+            Mode::Cached => reply.opened(fh, self.cached),
+        }
+    }
+}
+
+enum Listed<'a> {
+    Dot(INodeNo, u64, &'static str),
+    Entry(&'a DirEntry, u64),
+}
+
+/// The entries `.` and `..` have the offsets 1 and 2.
+const DOTS: u64 = 2;
+
+impl Edge {
+    fn light(&self) -> Light {
+        Light { backings: self.backings.clone(), owner: self.owner, cached: self.cached_flags() }
+    }
+
+    fn reply_entry(&self, reply: ReplyEntry, made: Result<Attr>) {
+        match made {
+            Ok(attr) => reply.entry(&TTL, &self.attr(&attr), GENERATION),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn list(&self, ino: INodeNo, fh: u64, offset: u64, take: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<()> {
+        if offset == 0 && !take(Listed::Dot(ino, 1, ".")) {
+            return Ok(());
+        }
+        if offset <= 1 {
+            let parent = self.overlay.index.node(id(ino))?.map_or(ROOT, |n| if n.parent.0 == 0 { ROOT } else { n.parent });
+            if !take(Listed::Dot(INodeNo(parent.0), DOTS, "..")) {
+                return Ok(());
+            }
+        }
+        let from = offset.saturating_sub(DOTS);
+        self.overlay
+            .read_dir(fh, from, &mut |entry| take(Listed::Entry(entry, entry.offset + DOTS)))
+    }
+}
+
+fn dot_attr() -> Attr {
+    Attr {
+        id: ROOT,
+        kind: NodeKind::Dir,
+        size: 0,
+        mtime_ns: 0,
+        ctime_ns: 0,
+        mode: 0o755,
+        uid: None,
+        gid: None,
+        nlink: 1,
+    }
+}
+
+/// A name that is not there, which the kernel may remember until it is told otherwise.
+fn absent(reply: ReplyEntry, owner: Caller) {
+    let nothing = convert(&Attr { id: NodeId(0), ..dot_attr() }, owner);
+    reply.entry(&TTL, &nothing, GENERATION);
+}
+
+fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>>) {
+    match value {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
