@@ -139,14 +139,7 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
     };
     let listener = listen::bind(&config.host, config.port).await?;
     let addr = listener.local_addr()?;
-    let (dir, state, clock) = (config.dir, config.state_dir, config.clock);
-    let (tree, home) = blocking(move || {
-        let root = Root::open(&dir).about(dir.display())?;
-        let home = Home::open(&root, state)?;
-        let index = Index::open(&home.index, clock.clone())?;
-        Ok((Arc::new(Tree::new(root, index, clock)), home))
-    })
-    .await?;
+    let (tree, home) = open(config.dir, config.state_dir, config.clock).await?;
     let access = Access::new(
         config.key.as_ref(),
         config.read_key.as_ref(),
@@ -184,6 +177,17 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
         notes,
         _home: lock,
     })
+}
+
+/// Opens what is on the disk: the directory, the place for our own things, the index.
+async fn open(dir: PathBuf, state_dir: Option<PathBuf>, clock: Clock) -> Result<(Arc<Tree>, Home)> {
+    blocking(move || {
+        let root = Root::open(&dir).about(dir.display())?;
+        let home = Home::open(&root, state_dir)?;
+        let index = Index::open(&home.index, clock.clone())?;
+        Ok((Arc::new(Tree::new(root, index, clock)), home))
+    })
+    .await
 }
 
 /// What the one who starts the server should read.

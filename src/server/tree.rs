@@ -94,8 +94,9 @@ impl Tree {
             return Ok(looks);
         }
         for (place, row) in places.into_iter().zip(self.index.write(notes)?) {
-            if let (Look::File(shown), Some(row)) = (&mut looks[place], row) {
-                *shown = row;
+            if let Look::File(_) = looks[place] {
+                // The row as it is: somebody else may have been faster.
+                looks[place] = row.map_or(Look::Gone, Look::File);
             }
         }
         Ok(looks)
@@ -107,48 +108,61 @@ impl Tree {
         Ok(looks.into_iter().next().unwrap_or(Look::Gone))
     }
 
+    /// One look, and what the index should be told of it.
     fn glance(&self, key: &RelPath, closed: bool) -> Result<(Look, Option<Note>)> {
         // The row first: if it changes while we look, the index refuses our note.
         let row = self.index.get(key)?;
-        let knew = Knew::Seq(row.as_ref().map(|row| row.seq));
         let facts = match self.root.dir().stat(key) {
             Ok(facts) => Some(facts),
             Err(error) if self.is_absence(key, &error) => None,
             Err(error) => return Err(error),
         };
-        let (kind, facts) = match facts {
-            Some(facts) if facts.kind == FileKind::File => (Look::InMotion, facts),
-            other => {
-                let is_dir = other.is_some_and(|facts| facts.kind == FileKind::Dir);
-                self.forget_motion(key);
-                let note = match row {
-                    Some(_) => {
-                        self.root.check()?;
-                        Some(Note::Missing {
-                            key: key.clone(),
-                            knew,
-                        })
-                    }
-                    None => None,
-                };
-                return Ok((if is_dir { Look::Dir } else { Look::Gone }, note));
-            }
+        match facts {
+            Some(facts) if facts.kind == FileKind::File => self.present(key, row, &facts, closed),
+            Some(facts) if facts.kind == FileKind::Dir => self.absent(key, row, Look::Dir),
+            _ => self.absent(key, row, Look::Gone),
+        }
+    }
+
+    /// No file is there, but `look`.
+    fn absent(&self, key: &RelPath, row: Option<Row>, look: Look) -> Result<(Look, Option<Note>)> {
+        self.forget_motion(key);
+        let Some(row) = row else {
+            return Ok((look, None));
         };
-        let seen = Seen::from(&facts);
+        self.root.check()?;
+        let note = Note::Missing {
+            key: key.clone(),
+            knew: Knew::Seq(Some(row.seq)),
+        };
+        Ok((look, Some(note)))
+    }
+
+    /// A file is there; perhaps the one we know.
+    fn present(
+        &self,
+        key: &RelPath,
+        row: Option<Row>,
+        facts: &Facts,
+        closed: bool,
+    ) -> Result<(Look, Option<Note>)> {
+        let seen = Seen::from(facts);
+        let knew = Knew::Seq(row.as_ref().map(|row| row.seq));
         if let Some(row) = &row
             && row.seen == seen
         {
             self.forget_motion(key);
             return Ok((Look::File(row.clone()), None));
         }
-        if !self.is_settled(key, &facts, closed) {
-            return Ok((kind, None));
+        if !self.is_settled(key, facts, closed) {
+            return Ok((Look::InMotion, None));
         }
-        self.forget_motion(key);
         let sha256 = match &row {
             Some(row) if row.needs_hash(&seen) => self.hash(key, &seen)?,
             _ => None,
         };
+        self.forget_motion(key);
+        // The index fills in the rest when it takes the note.
         let found = Row {
             seen,
             bump: 0,
