@@ -1,25 +1,395 @@
-//! A mount's life, as the command line sees it.
+//! A mount's life: the only place that builds everything, and the order of start and end.
+//!
+//! Start: store (and its lock), index, recovery, control socket, the kernel's mount,
+//! the guard, then whatever works in the background. Nothing of it waits for a remote
+//! or grows with the number of files. End: the mount first, so that nothing new comes;
+//! then the background; the index last. A kill at any point is a clean end for the data.
+
+mod answer;
+mod guard;
+mod status;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
-use crate::config::MountConfig;
-use crate::error::{Error, Kind, Result};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// A mount of ours that the system lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountEntry {
-    pub mountpoint: PathBuf,
-    pub source: String,
+use crate::backends::remote::{Remote, Remotes};
+use crate::backends::url::RemoteUrl;
+use crate::backends::{Options as RemoteOptions, connect};
+use crate::beneath::Dir;
+use crate::clock::{Chance, Clock};
+use crate::config::{ConflictPolicy, Excludes, MountConfig};
+use crate::control;
+use crate::error::{About as _, Error, Kind, Result};
+use crate::fs;
+use crate::fs::mounts::How;
+use crate::index::{EVENTS, Event, Index};
+use crate::metrics::Metrics;
+use crate::overlay::{Overlay, Parts, Settings};
+use crate::store::{Limits, Store};
+use crate::sync::feed::{Bell, Feed};
+
+pub use crate::fs::mounts::{MountEntry, detach_dead, mounts};
+
+/// How long the background may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of partial downloads that are kept over a restart.
+const KEPT_PARTIALS: u64 = 8 << 30;
+
+/// Takes a mount away whether it is in use or not; for the guard of a dead daemon.
+pub fn detach(mountpoint: &Path) -> Result<()> {
+    fs::mounts::unmount(mountpoint, How::Lazily)
 }
 
-pub fn mount(_config: MountConfig, _ready: Box<dyn FnOnce() + Send>) -> Result<()> {
-    Err(Error::new(Kind::Unsupported, "not built in"))
+/// Everything that runs.
+struct Daemon {
+    config: MountConfig,
+    overlay: Arc<Overlay>,
+    bells: Vec<Bell>,
+    since_ms: i64,
+    clock: Clock,
+    store_shown: String,
+    is_passthrough: std::sync::OnceLock<Arc<AtomicBool>>,
+    /// Says that the mount is to end.
+    ending: CancellationToken,
+    mountpoint: PathBuf,
 }
 
-pub fn detach_dead(_mountpoint: &Path) -> Result<bool> {
-    Ok(false)
+/// Mounts and serves until unmounted; `ready` is called when the mount answers.
+pub fn mount(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_name("larder-task")
+        .enable_all()
+        .build()?;
+    detach_dead(&config.mountpoint)?;
+    let (events, heard) = sync_channel(EVENTS);
+    let (daemon, feeds) = build(config, &runtime, events.clone())?;
+    let daemon = Arc::new(daemon);
+    let result = run(&daemon, feeds, &runtime, events, heard, ready);
+    daemon.overlay.write_uses().ok();
+    daemon.overlay.index.close();
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
 }
 
-pub fn mounts() -> Result<Vec<MountEntry>> {
-    Ok(Vec::new())
+fn build(
+    config: MountConfig,
+    runtime: &Runtime,
+    events: SyncSender<Event>,
+) -> Result<(Daemon, Vec<Feed>)> {
+    let clock = Clock::System;
+    let metrics = Arc::new(Metrics::default());
+    let mountpoint = config.mountpoint.clone();
+    let at = config.store.clone().unwrap_or_else(|| mountpoint.clone());
+    let dir = Dir::open_ambient(&at).about(at.display())?;
+    let store = Arc::new(Store::open(dir, &mountpoint.display().to_string()).about(at.display())?);
+    let (index, aside) =
+        Index::open(&store.larder_path().join("index.db"), events).map_err(|error| {
+            Error::new(error.kind(), error.message()).about(at.join(".larder/index.db").display())
+        })?;
+    let index = Arc::new(index);
+    let remotes = remotes(&config, &index, &metrics, &clock)?;
+    let settings = Settings {
+        offline: config.offline,
+        read_only: config.read_only,
+        stream: config.stream,
+        propagate_deletes: config.propagate_deletes,
+        local_wins: config.conflicts == ConflictPolicy::LocalWins,
+        excludes: Excludes::new(&config.exclude)?,
+    };
+    let overlay = Overlay::new(Parts {
+        store: store.clone(),
+        index: index.clone(),
+        remotes: remotes.clone(),
+        metrics,
+        settings,
+        clock: clock.clone(),
+        runtime: runtime.handle().clone(),
+        lanes: (config.transfers, config.uploads),
+    });
+    if let Some(aside) = aside {
+        let name = aside
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        overlay.note(format!(
+            "the index was broken and is being rebuilt from the folder; the old one is .larder/{name}"
+        ));
+    }
+    overlay.recover()?;
+    let (feeds, bells) = follow(&config, &overlay, &remotes, &clock);
+    let daemon = Daemon {
+        overlay,
+        bells,
+        since_ms: clock.now_ms(),
+        clock,
+        store_shown: at.display().to_string(),
+        is_passthrough: std::sync::OnceLock::new(),
+        ending: CancellationToken::new(),
+        mountpoint,
+        config,
+    };
+    Ok((daemon, feeds))
+}
+
+fn remotes(
+    config: &MountConfig,
+    index: &Index,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<Remotes> {
+    let options = RemoteOptions {
+        metrics: metrics.clone(),
+        ..RemoteOptions::default()
+    };
+    let mut built = Vec::new();
+    for spec in &config.remotes {
+        let url = RemoteUrl::parse(&spec.url)?;
+        built.push((
+            url.shown().to_owned(),
+            connect(&url, spec.key.clone(), &options)?,
+        ));
+    }
+    let upload = config.upload && !config.read_only;
+    let wanted: Vec<_> = built
+        .iter()
+        .map(|(shown, _)| (shown.clone(), upload))
+        .collect();
+    let rows = index.edit(move |w| w.set_remotes(&wanted))?;
+    let mut remotes = Vec::new();
+    for row in rows {
+        let Some((shown, backend)) = built.iter().find(|(shown, _)| *shown == row.url) else {
+            continue;
+        };
+        let listed = row.listed_ms.is_some();
+        let remote = Remote::new(
+            row.id,
+            shown.clone(),
+            row.upload,
+            backend.clone(),
+            listed,
+            clock.clone(),
+        );
+        remotes.push(Arc::new(remote));
+    }
+    Ok(Remotes(remotes.into()))
+}
+
+fn follow(
+    config: &MountConfig,
+    overlay: &Arc<Overlay>,
+    remotes: &Remotes,
+    clock: &Clock,
+) -> (Vec<Feed>, Vec<Bell>) {
+    let weak = Arc::downgrade(overlay);
+    let news: crate::sync::feed::OnNews = Arc::new(move || {
+        if let Some(overlay) = weak.upgrade() {
+            overlay.tidy_soon();
+            overlay.uploads.kick();
+        }
+    });
+    remotes
+        .iter()
+        .map(|remote| {
+            Feed::new(
+                remote.clone(),
+                overlay.index.clone(),
+                clock.clone(),
+                config.refresh,
+                news.clone(),
+            )
+        })
+        .unzip()
+}
+
+fn run(
+    daemon: &Arc<Daemon>,
+    feeds: Vec<Feed>,
+    runtime: &Runtime,
+    events: SyncSender<Event>,
+    heard: Receiver<Event>,
+    ready: Box<dyn FnOnce() + Send>,
+) -> Result<()> {
+    let _context = runtime.enter();
+    let socket = control::socket_path(&daemon.mountpoint)?;
+    let listening = control::listen(&socket, daemon.clone())?;
+    let source = format!("larder:{:016x}", Chance::from_system().next_u64());
+    let options = fs::Options {
+        mountpoint: daemon.mountpoint.clone(),
+        source: source.clone(),
+        allow_other: daemon.config.allow_other,
+        read_only: daemon.config.read_only,
+        passthrough: daemon.config.passthrough,
+        threads: daemon.config.threads,
+    };
+    let mounted = fs::mount(
+        daemon.overlay.clone(),
+        runtime.handle().clone(),
+        &options,
+        heard,
+    )?;
+    let _guard = guard::post(&daemon.mountpoint, &source);
+    let _ = daemon.is_passthrough.set(mounted.is_passthrough());
+    let tasks = TaskTracker::new();
+    let stop = CancellationToken::new();
+    background(daemon, feeds, events, &tasks, &stop);
+    tracing::info!(mountpoint = %daemon.mountpoint.display(), "mounted");
+    ready();
+    let ended = runtime.block_on(serve(daemon, &mounted));
+    stop.cancel();
+    tasks.close();
+    runtime.block_on(async {
+        listening.stop().await;
+        let _ = tokio::time::timeout(PATIENCE, tasks.wait()).await;
+    });
+    // The index's thread holds the last sender of events: without it the notifier ends.
+    daemon.overlay.write_uses()?;
+    daemon.overlay.index.close();
+    mounted.join()?;
+    tracing::info!(mountpoint = %daemon.mountpoint.display(), "unmounted");
+    ended
+}
+
+/// Everything that goes on while the mount is there.
+fn background(
+    daemon: &Arc<Daemon>,
+    feeds: Vec<Feed>,
+    events: SyncSender<Event>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    for feed in feeds {
+        tasks.spawn(feed.run(stop.clone()));
+    }
+    let overlay = &daemon.overlay;
+    tasks.spawn(overlay.uploads.clone().run(stop.clone()));
+    tasks.spawn(
+        overlay
+            .clone()
+            .keep_room(limits(&daemon.config), stop.clone()),
+    );
+    tasks.spawn(watch_presence(overlay.clone(), events, stop.clone()));
+    let (overlay, stop) = (overlay.clone(), stop.clone());
+    tasks.spawn_blocking(move || {
+        let stopped = || stop.is_cancelled();
+        if let Err(error) = settle(&overlay, &stopped) {
+            tracing::warn!(%error, "the folder could not be compared with the index");
+        }
+    });
+}
+
+/// Background work of every start: the folder against its rows, what old remotes left, old partials.
+fn settle(overlay: &Arc<Overlay>, stop: &dyn Fn() -> bool) -> Result<()> {
+    overlay.store.prune_partials(&|_| false, KEPT_PARTIALS)?;
+    overlay.reconcile_all(stop)?;
+    loop {
+        let now = Clock::System.now_ns();
+        if stop() || !overlay.index.edit(move |w| w.forget_some(1000, now))? {
+            return Ok(());
+        }
+    }
+}
+
+fn limits(config: &MountConfig) -> Limits {
+    Limits {
+        // A stream keeps nothing that is not needed.
+        max_bytes: if config.stream {
+            Some(0)
+        } else {
+            config.max_size
+        },
+        min_free: config.min_free,
+        max_files: config.max_files,
+        ..Limits::default()
+    }
+}
+
+/// A remote that goes or comes changes what names can be seen (promise P6).
+async fn watch_presence(overlay: Arc<Overlay>, events: SyncSender<Event>, stop: CancellationToken) {
+    let mut watched: Vec<_> = overlay
+        .remotes
+        .iter()
+        .map(|r| (r.clone(), r.presence(), r.is_away()))
+        .collect();
+    loop {
+        let changes = watched
+            .iter_mut()
+            .map(|(_, presence, _)| Box::pin(presence.changed()));
+        let changes: Vec<_> = changes.collect();
+        if changes.is_empty() {
+            return stop.cancelled().await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = futures_util::future::select_all(changes) => {}
+        }
+        let mut turned = false;
+        for (remote, presence, was_away) in &mut watched {
+            presence.mark_unchanged();
+            turned |= remote.is_away() != *was_away;
+            *was_away = remote.is_away();
+        }
+        if turned {
+            // A full queue means that everything will be forgotten anyway.
+            let _ = events.try_send(Event::Everything);
+            let retried = overlay
+                .index
+                .edit_later(crate::index::Writer::retry_now)
+                .await;
+            if let Err(error) = retried {
+                tracing::warn!(%error, "waiting uploads could not be woken");
+            }
+            overlay.uploads.kick();
+        }
+    }
+}
+
+/// Waits for the end: asked for at the socket, by a signal, or made by somebody's `umount`.
+async fn serve(daemon: &Arc<Daemon>, mounted: &fs::Mounted) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            () = daemon.ending.cancelled() => break,
+            _ = look.tick() => if mounted.has_ended() { return Ok(()) },
+        }
+    }
+    if !daemon.ending.is_cancelled() {
+        leave(mounted).await?;
+    }
+    // The kernel ends the session when the last user is gone; a lazy unmount may take as long as they do.
+    while !mounted.has_ended() {
+        tokio::select! {
+            _ = term.recv() => return Err(Error::new(Kind::Busy, "files in the mount are still open; ended all the same")),
+            _ = int.recv() => return Err(Error::new(Kind::Busy, "files in the mount are still open; ended all the same")),
+            _ = look.tick() => {}
+        }
+    }
+    Ok(())
+}
+
+/// Unmounts for a signal: at once if nobody is in the way, else as soon as nobody is.
+async fn leave(mounted: &fs::Mounted) -> Result<()> {
+    match mounted.unmount(How::Now) {
+        Err(error) if error.kind() == Kind::Busy => {
+            tracing::warn!(%error, "detached; the daemon ends when the last file is closed");
+            mounted.unmount(How::Lazily)
+        }
+        done => done,
+    }
 }

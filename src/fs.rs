@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::beneath::XattrSet;
@@ -61,21 +61,35 @@ impl Edge {
     }
 
     fn caller(req: &Request) -> Caller {
-        Caller { uid: req.uid(), gid: req.gid() }
+        Caller {
+            uid: req.uid(),
+            gid: req.gid(),
+        }
     }
 
     /// Hands an answer over: now, or from a task that owns the reply.
-    fn give<T: 'static, R: Send + 'static>(&self, answer: Answer<T>, reply: R, send: impl FnOnce(R, Result<T>) + Send + 'static) {
+    fn give<T: 'static, R: Send + 'static>(
+        &self,
+        answer: Answer<T>,
+        reply: R,
+        send: impl FnOnce(R, Result<T>) + Send + 'static,
+    ) {
         match answer {
             Answer::Now(result) => send(reply, result),
             Answer::Later(pending) => {
-                self.runtime.spawn(async move { send(reply, pending.await) });
+                self.runtime
+                    .spawn(async move { send(reply, pending.await) });
             }
         }
     }
 
-    fn mode_for(&self, opened: &Opened, register: impl FnOnce(&File) -> std::io::Result<fuser::BackingId>) -> Mode {
-        self.backings.enter(opened.id, opened.backing.as_deref(), register)
+    fn mode_for(
+        &self,
+        opened: &Opened,
+        register: impl FnOnce(&File) -> std::io::Result<fuser::BackingId>,
+    ) -> Mode {
+        self.backings
+            .enter(opened.id, opened.backing.as_deref(), register)
     }
 
     fn cached_flags(&self) -> FopenFlags {
@@ -175,8 +189,13 @@ impl Filesystem for Edge {
             let _ = config.add_capabilities(flag);
         }
         // Truncating opens are replacements here; without this they would be two requests.
-        if config.add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC).is_err() {
-            return Err(std::io::Error::other("the kernel's FUSE is too old: it cannot open with O_TRUNC in one step"));
+        if config
+            .add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC)
+            .is_err()
+        {
+            return Err(std::io::Error::other(
+                "the kernel's FUSE is too old: it cannot open with O_TRUNC in one step",
+            ));
         }
         let _ = config.set_max_write(LARGEST);
         let _ = config.set_max_readahead(LARGEST);
@@ -239,7 +258,13 @@ impl Filesystem for Edge {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let changes = Changes { size, mode, uid, gid, mtime_ns: mtime.map(requested_time) };
+        let changes = Changes {
+            size,
+            mode,
+            uid,
+            gid,
+            mtime_ns: mtime.map(requested_time),
+        };
         let edge = self.light();
         let answer = self.overlay.set_attr(id(ino), changes);
         self.give(answer, reply, move |reply, result| match result {
@@ -270,7 +295,9 @@ impl Filesystem for Edge {
             return reply.error(Errno::EPERM);
         }
         let made = new_name(name).and_then(|name| {
-            let (attr, opened) = self.overlay.create(id(parent), &name, mode & !umask, Self::caller(req))?;
+            let (attr, opened) =
+                self.overlay
+                    .create(id(parent), &name, mode & !umask, Self::caller(req))?;
             self.overlay.flush(opened.fh, || false)?;
             self.overlay.release(opened.fh)?;
             Ok(attr)
@@ -278,24 +305,48 @@ impl Filesystem for Edge {
         self.reply_entry(reply, made);
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let made = new_name(name)
-            .and_then(|name| self.overlay.make_dir(id(parent), &name, mode & !umask, Self::caller(req)));
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = new_name(name).and_then(|name| {
+            self.overlay
+                .make_dir(id(parent), &name, mode & !umask, Self::caller(req))
+        });
         self.reply_entry(reply, made);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(reply, existing(name).and_then(|name| self.overlay.unlink(id(parent), &name)));
+        done(
+            reply,
+            existing(name).and_then(|name| self.overlay.unlink(id(parent), &name)),
+        );
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(reply, existing(name).and_then(|name| self.overlay.remove_dir(id(parent), &name)));
+        done(
+            reply,
+            existing(name).and_then(|name| self.overlay.remove_dir(id(parent), &name)),
+        );
     }
 
-    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &std::path::Path, reply: ReplyEntry) {
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &std::path::Path,
+        reply: ReplyEntry,
+    ) {
         let made = new_name(link_name).and_then(|name| {
             let target = target.as_os_str().as_bytes();
-            self.overlay.symlink(id(parent), &name, target, Self::caller(req))
+            self.overlay
+                .symlink(id(parent), &name, target, Self::caller(req))
         });
         self.reply_entry(reply, made);
     }
@@ -318,12 +369,20 @@ impl Filesystem for Edge {
         };
         let renamed = existing(name).and_then(|from| {
             let to = new_name(newname)?;
-            self.overlay.rename((id(parent), &from), (id(newparent), &to), mode)
+            self.overlay
+                .rename((id(parent), &from), (id(newparent), &to), mode)
         });
         done(reply, renamed);
     }
 
-    fn link(&self, _req: &Request, _ino: INodeNo, _newparent: INodeNo, _newname: &OsStr, reply: ReplyEntry) {
+    fn link(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
         // One file, one name: a remote has no second one to give.
         reply.error(Errno::EPERM);
     }
@@ -351,8 +410,10 @@ impl Filesystem for Edge {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = new_name(name)
-            .and_then(|name| self.overlay.create(id(parent), &name, mode & !umask, Self::caller(req)));
+        let made = new_name(name).and_then(|name| {
+            self.overlay
+                .create(id(parent), &name, mode & !umask, Self::caller(req))
+        });
         let _ = flags;
         match made {
             Ok((attr, opened)) => {
@@ -360,7 +421,14 @@ impl Filesystem for Edge {
                 let fh = FileHandle(opened.fh);
                 match self.mode_for(&opened, |file| reply.open_backing(file)) {
                     Mode::Passthrough(backing) => {
-                        reply.created_passthrough(&TTL, &attr, GENERATION, fh, FopenFlags::empty(), &backing);
+                        reply.created_passthrough(
+                            &TTL,
+                            &attr,
+                            GENERATION,
+                            fh,
+                            FopenFlags::empty(),
+                            &backing,
+                        );
                     }
                     Mode::Cached => reply.created(&TTL, &attr, GENERATION, fh, self.cached_flags()),
                 }
@@ -405,9 +473,19 @@ impl Filesystem for Edge {
         }
     }
 
-    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
         let pid = req.pid();
-        done(reply, self.overlay.flush(fh.0, || killed::is_being_killed(pid)));
+        done(
+            reply,
+            self.overlay.flush(fh.0, || killed::is_being_killed(pid)),
+        );
     }
 
     fn release(
@@ -429,21 +507,40 @@ impl Filesystem for Edge {
         done(reply, released);
     }
 
-    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
         done(reply, self.overlay.sync_file(fh.0, datasync));
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let answer = self.overlay.open_dir(id(ino));
         self.give(answer, reply, |reply, result| match result {
-            Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(fh) => reply.opened(
+                FileHandle(fh),
+                FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+            ),
             Err(error) => reply.error(errno(&error)),
         });
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
         let listed = self.list(ino, fh.0, offset, &mut |entry| match entry {
-            Listed::Dot(ino, next, name) => !reply.add(ino, next, FileType::Directory, OsStr::new(name)),
+            Listed::Dot(ino, next, name) => {
+                !reply.add(ino, next, FileType::Directory, OsStr::new(name))
+            }
             Listed::Entry(entry, next) => {
                 let attr = self.attr(&entry.attr);
                 !reply.add(attr.ino, next, attr.kind, entry.name.as_os_str())
@@ -455,16 +552,34 @@ impl Filesystem for Edge {
         }
     }
 
-    fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         let listed = self.list(ino, fh.0, offset, &mut |entry| match entry {
             Listed::Dot(ino, next, name) => {
                 // The kernel takes nothing from these two but their names.
-                let attr = self.attr(&Attr { id: NodeId(ino.0), kind: NodeKind::Dir, ..dot_attr() });
+                let attr = self.attr(&Attr {
+                    id: NodeId(ino.0),
+                    kind: NodeKind::Dir,
+                    ..dot_attr()
+                });
                 !reply.add(ino, next, OsStr::new(name), &TTL, &attr, GENERATION)
             }
             Listed::Entry(entry, next) => {
                 let attr = self.attr(&entry.attr);
-                !reply.add(attr.ino, next, entry.name.as_os_str(), &TTL, &attr, GENERATION)
+                !reply.add(
+                    attr.ino,
+                    next,
+                    entry.name.as_os_str(),
+                    &TTL,
+                    &attr,
+                    GENERATION,
+                )
             }
         });
         match listed {
@@ -473,12 +588,26 @@ impl Filesystem for Edge {
         }
     }
 
-    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
         self.overlay.close_dir(fh.0);
         reply.ok();
     }
 
-    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
         done(reply, self.overlay.sync_dir(id(ino)));
     }
 
@@ -488,7 +617,16 @@ impl Filesystem for Edge {
                 let block = space.block_size.max(1);
                 let (total, free) = (space.total / block, space.free / block);
                 let size = u32::try_from(block).unwrap_or(4096);
-                reply.statfs(total, free, free, space.files, space.files_free, size, 255, size);
+                reply.statfs(
+                    total,
+                    free,
+                    free,
+                    space.files,
+                    space.files_free,
+                    size,
+                    255,
+                    size,
+                );
             }
             Err(error) => reply.error(errno(&error)),
         }
@@ -509,7 +647,10 @@ impl Filesystem for Edge {
             libc::XATTR_REPLACE => XattrSet::Present,
             _ => XattrSet::Any,
         };
-        done(reply, self.overlay.set_xattr(id(ino), name.as_bytes(), value, how));
+        done(
+            reply,
+            self.overlay.set_xattr(id(ino), name.as_bytes(), value, how),
+        );
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -544,7 +685,10 @@ impl Filesystem for Edge {
             return reply.error(Errno::EOPNOTSUPP);
         }
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
-        done(reply, self.overlay.allocate(fh.0, offset, length, keep_size));
+        done(
+            reply,
+            self.overlay.allocate(fh.0, offset, length, keep_size),
+        );
     }
 }
 
@@ -564,9 +708,13 @@ impl Light {
         let fh = FileHandle(opened.fh);
         let mode = self
             .backings
-            .enter(opened.id, opened.backing.as_deref(), |file| reply.open_backing(file));
+            .enter(opened.id, opened.backing.as_deref(), |file| {
+                reply.open_backing(file)
+            });
         match mode {
-            Mode::Passthrough(backing) => reply.opened_passthrough(fh, FopenFlags::empty(), &backing),
+            Mode::Passthrough(backing) => {
+                reply.opened_passthrough(fh, FopenFlags::empty(), &backing)
+            }
             Mode::Cached => reply.opened(fh, self.cached),
         }
     }
@@ -582,7 +730,11 @@ const DOTS: u64 = 2;
 
 impl Edge {
     fn light(&self) -> Light {
-        Light { backings: self.backings.clone(), owner: self.owner, cached: self.cached_flags() }
+        Light {
+            backings: self.backings.clone(),
+            owner: self.owner,
+            cached: self.cached_flags(),
+        }
     }
 
     fn reply_entry(&self, reply: ReplyEntry, made: Result<Attr>) {
@@ -592,19 +744,30 @@ impl Edge {
         }
     }
 
-    fn list(&self, ino: INodeNo, fh: u64, offset: u64, take: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<()> {
+    fn list(
+        &self,
+        ino: INodeNo,
+        fh: u64,
+        offset: u64,
+        take: &mut dyn FnMut(Listed<'_>) -> bool,
+    ) -> Result<()> {
         if offset == 0 && !take(Listed::Dot(ino, 1, ".")) {
             return Ok(());
         }
         if offset <= 1 {
-            let parent = self.overlay.index.node(id(ino))?.map_or(ROOT, |n| if n.parent.0 == 0 { ROOT } else { n.parent });
+            let parent = self
+                .overlay
+                .index
+                .node(id(ino))?
+                .map_or(ROOT, |n| if n.parent.0 == 0 { ROOT } else { n.parent });
             if !take(Listed::Dot(INodeNo(parent.0), DOTS, "..")) {
                 return Ok(());
             }
         }
         let from = offset.saturating_sub(DOTS);
-        self.overlay
-            .read_dir(fh, from, &mut |entry| take(Listed::Entry(entry, entry.offset + DOTS)))
+        self.overlay.read_dir(fh, from, &mut |entry| {
+            take(Listed::Entry(entry, entry.offset + DOTS))
+        })
     }
 }
 
@@ -624,7 +787,13 @@ fn dot_attr() -> Attr {
 
 /// A name that is not there, which the kernel may remember until it is told otherwise.
 fn absent(reply: ReplyEntry, owner: Caller) {
-    let nothing = convert(&Attr { id: NodeId(0), ..dot_attr() }, owner);
+    let nothing = convert(
+        &Attr {
+            id: NodeId(0),
+            ..dot_attr()
+        },
+        owner,
+    );
     reply.entry(&TTL, &nothing, GENERATION);
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod error;
+pub mod fs;
 pub mod index;
 pub mod metrics;
 pub mod object;

@@ -1,14 +1,13 @@
 //! `larder guard`: outlives a daemon to take its mount away. For larder itself.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::Outcome;
 use crate::daemon;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
 /// Wait for the end of standard input, then detach a mount that is still there
 #[derive(Debug, Args)]
@@ -33,29 +32,8 @@ impl Guard {
             entry.mountpoint == self.mountpoint && entry.source == self.source
         };
         if daemon::mounts()?.iter().any(still) {
-            detach(&self.mountpoint)?;
+            daemon::detach(&self.mountpoint)?;
         }
         Ok(Outcome::Done)
-    }
-}
-
-fn detach(mountpoint: &Path) -> Result<()> {
-    let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
-    if rustix::mount::unmount(mountpoint, flags).is_ok() {
-        return Ok(());
-    }
-    let helper = Command::new("fusermount3")
-        .args(["-u", "-z", "--"])
-        .arg(mountpoint)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    match helper {
-        Ok(status) if status.success() => Ok(()),
-        _ => {
-            let text = "the dead mount could not be detached; run `fusermount3 -u -z` on it";
-            Err(Error::new(Kind::Busy, text).about(mountpoint.display()))
-        }
     }
 }

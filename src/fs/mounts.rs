@@ -39,10 +39,16 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|d| *first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        let octal = tail
+            .get(..3)
+            .filter(|d| *first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
         match octal {
             Some(digits) => {
-                out.push(digits.iter().fold(0u8, |n, d| n.wrapping_mul(8).wrapping_add(d - b'0')));
+                out.push(
+                    digits
+                        .iter()
+                        .fold(0u8, |n, d| n.wrapping_mul(8).wrapping_add(d - b'0')),
+                );
                 rest = &tail[3..];
             }
             None => {
@@ -79,8 +85,11 @@ pub fn unmount(mountpoint: &Path, how: How) -> Result<()> {
 }
 
 fn in_use(mountpoint: &Path) -> Error {
-    Error::new(Kind::Busy, "files in it are open; close them (see `fuser -vm`), then unmount again")
-        .about(mountpoint.display())
+    Error::new(
+        Kind::Busy,
+        "files in it are open; close them (see `fuser -vm`), then unmount again",
+    )
+    .about(mountpoint.display())
 }
 
 fn by_helper(mountpoint: &Path, how: How) -> Result<()> {
@@ -94,7 +103,12 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<()> {
         .arg(mountpoint)
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| Error::new(Kind::Io, format!("fusermount3 cannot be run ({e}); install the package fuse3")))?;
+        .map_err(|e| {
+            Error::new(
+                Kind::Io,
+                format!("fusermount3 cannot be run ({e}); install the package fuse3"),
+            )
+        })?;
     if output.status.success() {
         return Ok(());
     }
@@ -102,7 +116,11 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<()> {
     if said.contains("busy") {
         return Err(in_use(mountpoint));
     }
-    let line = said.lines().next().unwrap_or("fusermount3 failed").to_owned();
+    let line = said
+        .lines()
+        .next()
+        .unwrap_or("fusermount3 failed")
+        .to_owned();
     Err(Error::new(Kind::Io, line).about(mountpoint.display()))
 }
 
@@ -131,7 +149,10 @@ mod tests {
         let entry = entry(line).unwrap();
         assert_eq!(entry.mountpoint, Path::new("/mnt/a b\\c"));
         assert_eq!(entry.source, "larder:7f");
-        assert_eq!(super::entry(b"36 35 98:0 / /mnt rw - ext4 /dev/sda rw"), None);
+        assert_eq!(
+            super::entry(b"36 35 98:0 / /mnt rw - ext4 /dev/sda rw"),
+            None
+        );
         assert_eq!(super::entry(b""), None);
     }
 }

@@ -36,7 +36,9 @@ fn forget_all(notifier: &Notifier, index: &Arc<Index>) {
     loop {
         let page = index.read(|c| rows::children(c, ROOT, &after, PAGE));
         let Ok(page) = page else { break };
-        let Some(last) = page.last().and_then(|n| n.name.clone()) else { break };
+        let Some(last) = page.last().and_then(|n| n.name.clone()) else {
+            break;
+        };
         after = last.as_bytes().to_vec();
         for name in page.iter().filter_map(|n| n.name.as_ref()) {
             forget(notifier, ROOT, name.as_os_str());

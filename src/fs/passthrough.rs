@@ -28,7 +28,10 @@ pub struct Backings {
 
 impl Backings {
     pub fn new(enabled: bool) -> Backings {
-        Backings { enabled, open: Mutex::new(HashMap::new()) }
+        Backings {
+            enabled,
+            open: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Whether the kernel offers it and may be asked for it.

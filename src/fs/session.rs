@@ -54,13 +54,19 @@ pub fn mount(
             gid: rustix::process::getegid().as_raw(),
         },
     };
-    let session = Session::new(edge, &options.mountpoint, &config(options)).map_err(|e| explain(&e, options))?;
+    let session = Session::new(edge, &options.mountpoint, &config(options))
+        .map_err(|e| explain(&e, options))?;
     let notifier = session.notifier();
     let notifier = std::thread::Builder::new()
         .name("larder-notify".into())
         .spawn(move || super::notify::run(&events, &notifier, &index))?;
     let session = session.spawn().map_err(|e| explain(&e, options))?;
-    Ok(Mounted { session, mountpoint: options.mountpoint.clone(), notifier, is_passthrough })
+    Ok(Mounted {
+        session,
+        mountpoint: options.mountpoint.clone(),
+        notifier,
+        is_passthrough,
+    })
 }
 
 fn config(options: &Options) -> Config {

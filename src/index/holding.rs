@@ -131,6 +131,13 @@ fn doomed_of(row: &rusqlite::Row<'_>) -> Result<Doomed> {
     })
 }
 
+/// The conflict number `id`.
+pub fn conflict(c: &rusqlite::Connection, id: i64) -> Result<Option<ConflictRow>> {
+    Ok(conflicts(c, usize::MAX >> 1)?
+        .into_iter()
+        .find(|row| row.id == id))
+}
+
 /// Versions of ours that were kept aside, newest first.
 pub fn conflicts(c: &rusqlite::Connection, limit: usize) -> Result<Vec<ConflictRow>> {
     let query = "SELECT id, path, file, remote, size, mtime_ns, at_ms FROM conflicts ORDER BY id DESC LIMIT ?1";
@@ -254,8 +261,10 @@ impl Writer {
         let node = self.need(id)?;
         let path = node::path(&self.c, id)?.unwrap_or_default();
         self.run_sql(
-            "INSERT OR REPLACE INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256",
             params![
                 remote.0,
                 path.as_bytes(),

@@ -130,6 +130,18 @@ pub struct OutboxTotals {
     pub failing: u64,
 }
 
+/// Files and bytes that wait to go up.
+pub fn waiting(c: &rusqlite::Connection) -> Result<(u64, u64)> {
+    let query = "SELECT count(*), coalesce(sum(size), 0) FROM nodes WHERE id IN
+                 (SELECT o.node FROM outbox o JOIN remotes m ON m.id = o.remote WHERE m.upload = 1)";
+    let mut statement = c.prepare_cached(query).map_err(sql)?;
+    statement
+        .query_row([], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })
+        .map_err(sql)
+}
+
 /// Counts the rows.
 pub fn totals(c: &rusqlite::Connection) -> Result<OutboxTotals> {
     let query = "SELECT coalesce(sum(m.upload), 0), coalesce(sum(1 - m.upload), 0),

@@ -27,11 +27,16 @@ pub struct RemoteRow {
     /// When a whole listing was last taken, in milliseconds since 1970.
     pub listed_ms: Option<i64>,
     pub refused: u64,
+    pub files: u64,
+    pub bytes: u64,
+    /// Whiteouts: there, but deleted here.
+    pub hidden: u64,
 }
 
 /// The remotes of the mount, in order.
 pub fn remotes(c: &rusqlite::Connection) -> Result<Vec<RemoteRow>> {
-    let query = "SELECT id, url, upload, epoch, seq, listed_ms, refused FROM remotes
+    let query =
+        "SELECT id, url, upload, epoch, seq, listed_ms, refused, files, bytes, hidden FROM remotes
                  WHERE position >= 0 ORDER BY position";
     node::rows(c, query, [], |row| {
         let epoch: Option<String> = row.get(3).map_err(sql)?;
@@ -46,6 +51,9 @@ pub fn remotes(c: &rusqlite::Connection) -> Result<Vec<RemoteRow>> {
             }),
             listed_ms: row.get(5).map_err(sql)?,
             refused: row.get::<_, i64>(6).map_err(sql)? as u64,
+            files: row.get::<_, i64>(7).map_err(sql)?.max(0) as u64,
+            bytes: row.get::<_, i64>(8).map_err(sql)?.max(0) as u64,
+            hidden: row.get::<_, i64>(9).map_err(sql)?.max(0) as u64,
         })
     })
 }
@@ -229,8 +237,10 @@ impl Writer {
         meta: &Meta,
     ) -> Result<()> {
         self.run_sql(
-            "INSERT OR REPLACE INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256",
             params![
                 remote.0,
                 key.as_bytes(),

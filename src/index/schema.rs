@@ -51,7 +51,8 @@ CREATE UNIQUE INDEX outbox_deletes ON outbox(remote, key) WHERE key IS NOT NULL;
 CREATE INDEX outbox_by_node ON outbox(node) WHERE node IS NOT NULL;
 CREATE TABLE remotes(
   id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, position INTEGER NOT NULL, upload INTEGER NOT NULL,
-  epoch TEXT, seq INTEGER, listed_ms INTEGER, refused INTEGER NOT NULL DEFAULT 0);
+  epoch TEXT, seq INTEGER, listed_ms INTEGER, refused INTEGER NOT NULL DEFAULT 0,
+  files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, hidden INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE staged(id INTEGER PRIMARY KEY, node INTEGER NOT NULL, closed INTEGER NOT NULL,
   size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL);
 CREATE INDEX staged_by_node ON staged(node);
@@ -90,9 +91,25 @@ fn trigger(event: &str, when: &str, row: &str, sign: char) -> String {
     )
 }
 
+/// What each remote has, kept the same way.
+fn replica_trigger(event: &str, row: &str, sign: char) -> String {
+    format!(
+        "CREATE TRIGGER replicas_{name}_{event_name} AFTER {event} ON replicas BEGIN
+         UPDATE remotes SET files = files {sign} 1, bytes = bytes {sign} {row}.size,
+         hidden = hidden {sign} ({row}.node IS NULL) WHERE id = {row}.remote; END;",
+        name = if sign == '+' { "add" } else { "sub" },
+        event_name = event.split(' ').next().unwrap_or_default().to_lowercase(),
+    )
+}
+
 fn triggers() -> String {
     let update = "UPDATE OF size, held, dirty, seen_size";
+    let moved = "UPDATE OF node, size";
     [
+        replica_trigger("INSERT", "new", '+'),
+        replica_trigger("DELETE", "old", '-'),
+        replica_trigger(moved, "new", '+'),
+        replica_trigger(moved, "old", '-'),
         trigger("INSERT", "WHEN new.kind = 0", "new", '+'),
         trigger("DELETE", "WHEN old.kind = 0", "old", '-'),
         trigger(update, "WHEN new.kind = 0", "new", '+'),

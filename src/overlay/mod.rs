@@ -232,7 +232,7 @@ impl Overlay {
     }
 
     /// Says something that `status` repeats, in one line.
-    fn note(&self, line: String) {
+    pub fn note(&self, line: String) {
         tracing::info!("{line}");
         let mut notes = self
             .notes

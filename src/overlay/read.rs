@@ -111,7 +111,10 @@ impl Overlay {
             // The kernel may have the old bytes cached: the new ones get an inode of their own.
             let id = node.id;
             self.index.edit(move |w| w.replace_id(id))?;
-            return Err(Error::new(Kind::Stale, "the file was changed in the store by hand"));
+            return Err(Error::new(
+                Kind::Stale,
+                "the file was changed in the store by hand",
+            ));
         }
         Ok(Some(file))
     }

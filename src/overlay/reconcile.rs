@@ -92,6 +92,12 @@ impl Overlay {
         Ok(())
     }
 
+    /// Compares a directory once more, for its tree was changed by us. The caller holds the paths.
+    pub(super) fn reconcile_again(&self, dir: NodeId) -> Result<()> {
+        let _node = self.commit.hold(dir);
+        self.reconcile(dir)
+    }
+
     fn is_reconciled(&self, dir: NodeId) -> bool {
         self.reconciled
             .lock()
@@ -303,10 +309,16 @@ impl Overlay {
         match verdict(Some(node), facts) {
             Verdict::Same => Ok(false),
             Verdict::See => self.index.edit(move |w| w.saw(id, now)).map(|()| false),
-            Verdict::Adopt => self.index.edit(move |w| w.adopt_clean(id, now)).map(|()| false),
+            Verdict::Adopt => self
+                .index
+                .edit(move |w| w.adopt_clean(id, now))
+                .map(|()| false),
             Verdict::Written => {
-                self.note(format!("{path}: changed in the store by hand; it counts as written here"));
-                self.commit.record_written(id, None, facts, !self.is_local_only(path))?;
+                self.note(format!(
+                    "{path}: changed in the store by hand; it counts as written here"
+                ));
+                self.commit
+                    .record_written(id, None, facts, !self.is_local_only(path))?;
                 self.uploads.kick();
                 Ok(true)
             }

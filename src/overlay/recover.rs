@@ -157,6 +157,44 @@ impl Overlay {
         }
     }
 
+    /// Our version of a conflict takes its path back, as a local write on top of the remote's.
+    pub fn take_back(&self, row: &crate::index::ConflictRow) -> Result<()> {
+        self.check_writable()?;
+        let _paths = self.commit.paths_stay();
+        let found = self.index.read(|c| rows::resolve(c, &row.path))?;
+        if found
+            .as_ref()
+            .is_some_and(|n| self.opens.is_being_written(n.id))
+        {
+            return Err(
+                crate::error::Error::new(Kind::Busy, "the file is open for writing")
+                    .about(&row.path),
+            );
+        }
+        let facts = self.store.bring_back(&row.file, &row.path)?;
+        let (number, path) = (row.id, row.path.clone());
+        match found {
+            Some(node) => {
+                self.commit.record_written(node.id, None, &facts, true)?;
+                let id = node.id;
+                // Readers keep the remote's version; the name has another inode from now on.
+                self.index.edit(move |w| {
+                    w.replace_id(id)?;
+                    w.conflict_settled(number)
+                })?;
+            }
+            None => {
+                self.index.edit(move |w| w.conflict_settled(number))?;
+                let parent = path.parent().unwrap_or_default();
+                if let Some(dir) = self.index.read(|c| rows::resolve(c, &parent))? {
+                    self.reconcile_again(dir.id)?;
+                }
+            }
+        }
+        self.uploads.kick();
+        Ok(())
+    }
+
     fn report_orphans(&self) -> Result<()> {
         let orphans = self.store.orphans()?.len();
         if orphans > 0 {

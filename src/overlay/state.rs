@@ -2,8 +2,8 @@
 
 use super::Overlay;
 use crate::error::Result;
-use crate::object::FileState;
 use crate::index::{Held, Node, node as rows, outbox};
+use crate::object::FileState;
 
 impl Overlay {
     /// One word on a file.

@@ -1,0 +1,355 @@
+//! What is asked at the socket, done.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Daemon;
+use crate::control::{Answer, EntryKind, Handler, Keep, Listed, PAGE, Progress, Report, Request};
+use crate::error::{Error, Kind, Result};
+use crate::fs::mounts::{How, unmount};
+use crate::index::{Node, NodeKind, holding, node as rows, outbox};
+use crate::path::RelPath;
+
+type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// How long a drain goes on while nothing gets anywhere.
+const STUCK: Duration = Duration::from_secs(30);
+
+#[async_trait]
+impl Handler for Daemon {
+    async fn handle(&self, request: Request, progress: OnProgress<'_>) -> Result<Answer> {
+        match request {
+            Request::Status => Ok(Answer::Status(Box::new(self.status()?))),
+            Request::List {
+                path,
+                recursive,
+                after,
+            } => self.list(&path, recursive, after.as_deref()),
+            Request::Sync => self.sync().await,
+            Request::Flush { wait } => self.flush(wait, progress).await,
+            Request::Evict { paths, all } => self.evict(&paths, all),
+            Request::Unmount { wait } => self.unmount(wait, progress).await,
+            Request::Conflicts => Ok(Answer::Conflicts {
+                conflicts: self.conflicts()?,
+                orphans: self.orphans()?,
+            }),
+            Request::Settle { id, keep } => self.settle(id, keep),
+            Request::Restore { path } => self.restore(&path).await,
+        }
+    }
+}
+
+fn report(text: String, files: u64) -> Answer {
+    Answer::Done(Report {
+        text,
+        files,
+        ..Report::default()
+    })
+}
+
+fn parse(path: &str) -> Result<RelPath> {
+    RelPath::decode(path.trim_matches('/')).map_err(|error| error.about(path))
+}
+
+impl Daemon {
+    /// One page of a listing, in byte order of the paths.
+    fn list(&self, path: &str, recursive: bool, after: Option<&str>) -> Result<Answer> {
+        let top = parse(path)?;
+        let after = after.map(parse).transpose()?;
+        let node = self
+            .overlay
+            .index
+            .read(|c| rows::resolve(c, &top))?
+            .ok_or_else(|| Error::new(Kind::NotFound, "no such file in the mount").about(&top))?;
+        let mut entries = Vec::new();
+        if node.kind != NodeKind::Dir {
+            if after.is_none() {
+                entries.push(self.listed(&top, &node)?);
+            }
+            return Ok(Answer::Listing {
+                entries,
+                more: false,
+            });
+        }
+        let more = !self.list_dir(&node, &top, recursive, after.as_ref(), &mut entries)?;
+        Ok(Answer::Listing { entries, more })
+    }
+
+    /// Adds what is in a directory after `after`. False once the page is full.
+    fn list_dir(
+        &self,
+        dir: &Node,
+        path: &RelPath,
+        recursive: bool,
+        after: Option<&RelPath>,
+        entries: &mut Vec<Listed>,
+    ) -> Result<bool> {
+        // Where the page before ended: in this directory at, or beneath, this name.
+        let within = after.filter(|a| a.is_under(path) && *a != path);
+        let first = within.and_then(|a| a.components().nth(path.components().count()));
+        let mut last = Vec::new();
+        if let Some(first) = first
+            && let Some(child) = self.overlay.index.read(|c| rows::child(c, dir.id, first))?
+        {
+            last = first.to_vec();
+            if recursive && child.kind == NodeKind::Dir {
+                let at = path.join(&crate::path::Name::new(first)?)?;
+                if !self.list_dir(&child, &at, true, after, entries)? {
+                    return Ok(false);
+                }
+            }
+        } else if let Some(first) = first {
+            last = first.to_vec();
+        }
+        loop {
+            let page = self
+                .overlay
+                .index
+                .read(|c| rows::children(c, dir.id, &last, PAGE))?;
+            let Some(end) = page.last().and_then(|n| n.name.clone()) else {
+                return Ok(true);
+            };
+            last = end.as_bytes().to_vec();
+            for node in page {
+                let Some(name) = &node.name else { continue };
+                if entries.len() == PAGE {
+                    return Ok(false);
+                }
+                let at = path.join(name)?;
+                entries.push(self.listed(&at, &node)?);
+                if recursive
+                    && node.kind == NodeKind::Dir
+                    && !self.list_dir(&node, &at, true, None, entries)?
+                {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    fn listed(&self, path: &RelPath, node: &Node) -> Result<Listed> {
+        Ok(Listed {
+            path: path.encode(),
+            kind: match node.kind {
+                NodeKind::File => EntryKind::File,
+                NodeKind::Dir => EntryKind::Directory,
+                NodeKind::Symlink => EntryKind::Symlink,
+            },
+            size: node.size,
+            mtime_ns: node.mtime_ns,
+            mode: node.mode,
+            state: self.overlay.state_of(node)?,
+            pinned: node.pinned,
+            remote: self.overlay.remote_of(node)?,
+        })
+    }
+
+    async fn sync(&self) -> Result<Answer> {
+        let mut failures = Vec::new();
+        let rung = self.bells.iter().map(|bell| {
+            let bell = bell.clone();
+            async move { tokio::time::timeout(Duration::from_secs(60), bell.ring()).await }
+        });
+        let answers = futures_util::future::join_all(rung).await;
+        for (remote, answer) in self.overlay.remotes.iter().zip(answers) {
+            let failed = match answer {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer within a minute".to_owned(),
+            };
+            failures.push(format!("{}: {failed}", remote.shown));
+        }
+        let asked = self.bells.len();
+        let failed = failures.len() as u64;
+        let text = format!(
+            "{} of {asked} remotes are up to date",
+            asked as u64 - failed
+        );
+        Ok(Answer::Done(Report {
+            text,
+            failures,
+            failed,
+            ..Report::default()
+        }))
+    }
+
+    async fn flush(&self, wait: bool, progress: OnProgress<'_>) -> Result<Answer> {
+        self.overlay
+            .index
+            .edit_later(crate::index::Writer::retry_now)
+            .await?;
+        self.overlay.uploads.kick();
+        if !wait {
+            let pending = self.pending()?;
+            return Ok(report(format!("{pending} uploads are pending"), pending));
+        }
+        self.drain(progress).await
+    }
+
+    fn pending(&self) -> Result<u64> {
+        Ok(self.overlay.index.read(outbox::totals)?.pending)
+    }
+
+    /// Waits until nothing is pending, or until nothing has got anywhere for a while.
+    async fn drain(&self, progress: OnProgress<'_>) -> Result<Answer> {
+        let total = self.pending()?;
+        let (mut least, mut since) = (total, tokio::time::Instant::now());
+        let mut bytes = self.overlay.metrics.bytes_up.get();
+        loop {
+            let left = self.pending()?;
+            if left == 0 {
+                return Ok(report(
+                    format!("{total} uploads are done, nothing is pending"),
+                    total,
+                ));
+            }
+            progress(Progress {
+                what: "uploading".into(),
+                done: total.saturating_sub(left),
+                total: Some(total.max(left)),
+            });
+            let sent = self.overlay.metrics.bytes_up.get();
+            if left < least
+                || sent > bytes
+                || self.overlay.uploads.active() > 0 && since.elapsed() < STUCK
+            {
+                if left < least || sent > bytes {
+                    since = tokio::time::Instant::now();
+                }
+                (least, bytes) = (left.min(least), sent);
+            }
+            let hopeless = self
+                .overlay
+                .remotes
+                .iter()
+                .filter(|r| r.upload)
+                .all(|r| r.is_away());
+            if hopeless || since.elapsed() >= STUCK {
+                return self.not_drained(left);
+            }
+            let _ =
+                tokio::time::timeout(Duration::from_millis(100), self.overlay.uploads.changed())
+                    .await;
+        }
+    }
+
+    fn not_drained(&self, left: u64) -> Result<Answer> {
+        let oldest = self.overlay.index.read(outbox::oldest)?;
+        let away = self
+            .overlay
+            .remotes
+            .iter()
+            .filter(|r| r.upload && r.is_away());
+        let why = match oldest.and_then(|row| row.last_error) {
+            Some(error) => error,
+            None => away
+                .map(|r| format!("{} is away", r.shown))
+                .next()
+                .unwrap_or_else(|| "files are open".into()),
+        };
+        Ok(Answer::Done(Report {
+            text: format!("{left} uploads are still pending; they stay queued"),
+            files: left,
+            failures: vec![why],
+            failed: left,
+            ..Report::default()
+        }))
+    }
+
+    fn evict(&self, paths: &[String], all: bool) -> Result<Answer> {
+        let mut done = Report::default();
+        let tops = match all {
+            true => vec![RelPath::root()],
+            false => paths.iter().map(|p| parse(p)).collect::<Result<_>>()?,
+        };
+        let mut stayed = 0;
+        for path in tops {
+            match self.overlay.evict_under(&path) {
+                Ok((gone, left)) => {
+                    done.files += gone.files;
+                    done.bytes += gone.bytes;
+                    stayed += left;
+                }
+                Err(error) => {
+                    done.failed += 1;
+                    done.failures.push(error.to_string());
+                }
+            }
+        }
+        done.text = match stayed {
+            0 => format!("evicted {} files, {} bytes", done.files, done.bytes),
+            _ => format!(
+                "evicted {} files, {} bytes; {stayed} stay because they are open, pinned, or nowhere else",
+                done.files, done.bytes
+            ),
+        };
+        Ok(Answer::Done(done))
+    }
+
+    async fn unmount(&self, wait: bool, progress: OnProgress<'_>) -> Result<Answer> {
+        if wait
+            && let Answer::Done(report) = self.flush(true, progress).await?
+            && report.failed > 0
+        {
+            let why = report.failures.first().cloned().unwrap_or_default();
+            let text = format!(
+                "{} ({why}); still mounted: unmount without --wait to leave them queued",
+                report.text
+            );
+            return Err(Error::new(Kind::Busy, text));
+        }
+        let mountpoint = self.mountpoint.clone();
+        tokio::task::spawn_blocking(move || unmount(&mountpoint, How::Now))
+            .await
+            .map_err(|_| Error::new(Kind::Io, "unmounting failed"))??;
+        let pending = self.pending()?;
+        self.ending.cancel();
+        let text = match pending {
+            0 => "unmounted".to_owned(),
+            _ => format!("unmounted; {pending} uploads stay queued for the next mount"),
+        };
+        Ok(report(text, pending))
+    }
+
+    fn settle(&self, id: u64, keep: Keep) -> Result<Answer> {
+        let number = id as i64;
+        let row = self
+            .overlay
+            .index
+            .read(|c| holding::conflict(c, number))?
+            .ok_or_else(|| Error::new(Kind::NotFound, "no such conflict").about(id))?;
+        let text = match keep {
+            Keep::Theirs => {
+                self.overlay.store.drop_aside(&row.file)?;
+                self.overlay
+                    .index
+                    .edit(move |w| w.conflict_settled(number))?;
+                format!("{}: the remote's version stays, ours is gone", row.path)
+            }
+            Keep::Ours => {
+                self.overlay.take_back(&row)?;
+                format!("{}: our version is back and goes up", row.path)
+            }
+        };
+        Ok(report(text, 1))
+    }
+
+    async fn restore(&self, path: &str) -> Result<Answer> {
+        let path = parse(path)?;
+        let (at, now) = (path.clone(), self.clock.now_ns());
+        let restored = self
+            .overlay
+            .index
+            .edit_later(move |w| w.restore(&at, now))
+            .await?;
+        if restored == 0 {
+            let why = "nothing that was deleted here is still at a remote";
+            return Err(Error::new(Kind::NotFound, why).about(path));
+        }
+        Ok(report(
+            format!("{restored} files are shown again"),
+            restored,
+        ))
+    }
+}
