@@ -222,7 +222,11 @@ fn run(
     let _context = runtime.enter();
     let socket = control::socket_path(&daemon.mountpoint)?;
     let listening = control::listen(&socket, daemon.clone())?;
-    let source = format!("larder:{:016x}", Chance::from_system().next_u64());
+    let source = format!(
+        "{}{:016x}",
+        fs::mounts::SOURCE_PREFIX,
+        Chance::from_system().next_u64()
+    );
     let options = fs::Options {
         mountpoint: daemon.mountpoint.clone(),
         source: source.clone(),

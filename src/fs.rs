@@ -4,11 +4,14 @@
 //! A thread of the kernel's never waits for a network. What the mount means is
 //! decided in `overlay`.
 
+mod attr;
 pub mod errno;
 pub mod killed;
+mod listing;
 pub mod mounts;
 pub mod notify;
 mod passthrough;
+mod reply;
 mod session;
 
 use std::ffi::OsStr;
@@ -16,33 +19,32 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::beneath::XattrSet;
-use crate::error::{Error, Kind, Result};
-use crate::index::{NodeId, NodeKind, ROOT};
-use crate::overlay::dirs::DirEntry;
+use crate::error::Result;
+use crate::index::{NodeId, NodeKind};
 use crate::overlay::read::Access;
 use crate::overlay::tree::{Changes, RenameMode};
 use crate::overlay::{Answer, Attr, Caller, Opened, Overlay};
-use crate::path::Name;
 
+use attr::{convert, dot_attr, requested_time};
 use errno::errno;
+use listing::Listed;
 use passthrough::{Backings, Mode};
+use reply::{Light, absent, done, existing, new_name, reply_xattr};
 pub use session::{Mounted, Options, mount};
 
 /// The kernel is told of every change, so what it was told stays true.
 const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const GENERATION: Generation = Generation(0);
-/// Largest request: what one read or write brings at most.
-const LARGEST: u32 = 1 << 20;
 
 /// The file system as the kernel calls it.
 pub struct Edge {
@@ -58,6 +60,21 @@ pub struct Edge {
 impl Edge {
     fn attr(&self, attr: &Attr) -> FileAttr {
         convert(attr, self.owner)
+    }
+
+    fn light(&self) -> Light {
+        Light {
+            backings: self.backings.clone(),
+            owner: self.owner,
+            cached: self.cached_flags(),
+        }
+    }
+
+    fn reply_entry(&self, reply: ReplyEntry, made: Result<Attr>) {
+        match made {
+            Ok(attr) => reply.entry(&TTL, &self.attr(&attr), GENERATION),
+            Err(error) => reply.error(errno(&error)),
+        }
     }
 
     fn caller(req: &Request) -> Caller {
@@ -102,107 +119,13 @@ impl Edge {
     }
 }
 
-fn convert(attr: &Attr, owner: Caller) -> FileAttr {
-    let time = system_time(attr.mtime_ns);
-    FileAttr {
-        ino: INodeNo(attr.id.0),
-        size: attr.size,
-        blocks: attr.size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: system_time(attr.ctime_ns),
-        crtime: time,
-        kind: match attr.kind {
-            NodeKind::File => FileType::RegularFile,
-            NodeKind::Dir => FileType::Directory,
-            NodeKind::Symlink => FileType::Symlink,
-        },
-        perm: attr.mode as u16,
-        nlink: attr.nlink,
-        uid: attr.uid.unwrap_or(owner.uid),
-        gid: attr.gid.unwrap_or(owner.gid),
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-fn system_time(ns: i64) -> SystemTime {
-    let distance = Duration::from_nanos(ns.unsigned_abs());
-    match ns >= 0 {
-        true => UNIX_EPOCH + distance,
-        false => UNIX_EPOCH - distance,
-    }
-}
-
-fn nanoseconds(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
-    }
-}
-
-fn requested_time(time: TimeOrNow) -> i64 {
-    match time {
-        TimeOrNow::SpecificTime(time) => nanoseconds(time),
-        TimeOrNow::Now => nanoseconds(SystemTime::now()),
-    }
-}
-
 fn id(ino: INodeNo) -> NodeId {
     NodeId(ino.0)
 }
 
-/// A name for looking up: one that cannot exist is merely not there.
-fn existing(name: &OsStr) -> Result<Name> {
-    Name::new(name.as_bytes()).map_err(|error| match error.kind() {
-        Kind::NameTooLong => error,
-        _ => Error::new(Kind::NotFound, "no such file"),
-    })
-}
-
-/// A name for something new.
-fn new_name(name: &OsStr) -> Result<Name> {
-    Name::new(name.as_bytes()).map_err(|error| match error.kind() {
-        Kind::NameTooLong => error,
-        _ => Error::new(Kind::Denied, error.message()),
-    })
-}
-
-fn done(reply: ReplyEmpty, result: Result<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
 impl Filesystem for Edge {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Each is a gain where the kernel has it, and none is needed.
-        for flag in [
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-        ] {
-            let _ = config.add_capabilities(flag);
-        }
-        // Truncating opens are replacements here; without this they would be two requests.
-        if config
-            .add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC)
-            .is_err()
-        {
-            return Err(std::io::Error::other(
-                "the kernel's FUSE is too old: it cannot open with O_TRUNC in one step",
-            ));
-        }
-        let _ = config.set_max_write(LARGEST);
-        let _ = config.set_max_readahead(LARGEST);
-        let _ = config.set_max_background(64);
-        let passthrough = self.wants_passthrough
-            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
-            && config.set_max_stack_depth(1).is_ok();
+        let passthrough = session::negotiate(config, self.wants_passthrough)?;
         self.backings = Arc::new(Backings::new(passthrough));
         self.is_passthrough.store(passthrough, Ordering::SeqCst);
         Ok(())
@@ -689,119 +612,5 @@ impl Filesystem for Edge {
             reply,
             self.overlay.allocate(fh.0, offset, length, keep_size),
         );
-    }
-}
-
-/// The part of the edge that tasks take with them.
-struct Light {
-    backings: Arc<Backings>,
-    owner: Caller,
-    cached: FopenFlags,
-}
-
-impl Light {
-    fn attr(&self, attr: &Attr) -> FileAttr {
-        convert(attr, self.owner)
-    }
-
-    fn reply_opened(&self, reply: ReplyOpen, opened: &Opened) {
-        let fh = FileHandle(opened.fh);
-        let mode = self
-            .backings
-            .enter(opened.id, opened.backing.as_deref(), |file| {
-                reply.open_backing(file)
-            });
-        match mode {
-            Mode::Passthrough(backing) => {
-                reply.opened_passthrough(fh, FopenFlags::empty(), &backing)
-            }
-            Mode::Cached => reply.opened(fh, self.cached),
-        }
-    }
-}
-
-enum Listed<'a> {
-    Dot(INodeNo, u64, &'static str),
-    Entry(&'a DirEntry, u64),
-}
-
-/// The entries `.` and `..` have the offsets 1 and 2.
-const DOTS: u64 = 2;
-
-impl Edge {
-    fn light(&self) -> Light {
-        Light {
-            backings: self.backings.clone(),
-            owner: self.owner,
-            cached: self.cached_flags(),
-        }
-    }
-
-    fn reply_entry(&self, reply: ReplyEntry, made: Result<Attr>) {
-        match made {
-            Ok(attr) => reply.entry(&TTL, &self.attr(&attr), GENERATION),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    fn list(
-        &self,
-        ino: INodeNo,
-        fh: u64,
-        offset: u64,
-        take: &mut dyn FnMut(Listed<'_>) -> bool,
-    ) -> Result<()> {
-        if offset == 0 && !take(Listed::Dot(ino, 1, ".")) {
-            return Ok(());
-        }
-        if offset <= 1 {
-            let parent = self
-                .overlay
-                .index
-                .node(id(ino))?
-                .map_or(ROOT, |n| if n.parent.0 == 0 { ROOT } else { n.parent });
-            if !take(Listed::Dot(INodeNo(parent.0), DOTS, "..")) {
-                return Ok(());
-            }
-        }
-        let from = offset.saturating_sub(DOTS);
-        self.overlay.read_dir(fh, from, &mut |entry| {
-            take(Listed::Entry(entry, entry.offset + DOTS))
-        })
-    }
-}
-
-fn dot_attr() -> Attr {
-    Attr {
-        id: ROOT,
-        kind: NodeKind::Dir,
-        size: 0,
-        mtime_ns: 0,
-        ctime_ns: 0,
-        mode: 0o755,
-        uid: None,
-        gid: None,
-        nlink: 1,
-    }
-}
-
-/// A name that is not there, which the kernel may remember until it is told otherwise.
-fn absent(reply: ReplyEntry, owner: Caller) {
-    let nothing = convert(
-        &Attr {
-            id: NodeId(0),
-            ..dot_attr()
-        },
-        owner,
-    );
-    reply.entry(&TTL, &nothing, GENERATION);
-}
-
-fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>>) {
-    match value {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() <= size as usize => reply.data(&value),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(error) => reply.error(errno(&error)),
     }
 }

@@ -15,22 +15,28 @@ pub struct MountEntry {
     pub source: String,
 }
 
+/// What the source of every mount of ours begins with.
+pub const SOURCE_PREFIX: &str = "larder:";
+
 /// Our mounts, in the order they were made.
 pub fn mounts() -> Result<Vec<MountEntry>> {
     let text = std::fs::read("/proc/self/mountinfo").about("/proc/self/mountinfo")?;
     Ok(text.split(|b| *b == b'\n').filter_map(entry).collect())
 }
 
-/// One line of mountinfo (`proc_pid_mountinfo(5)`): ours are of type `fuse.larder`.
+/// One line of mountinfo (`proc_pid_mountinfo(5)`): ours have a source that begins with `larder:`.
+/// The type is `fuse.larder` through `fusermount3`, and `fuse` where root mounted directly.
 fn entry(line: &[u8]) -> Option<MountEntry> {
     let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let dash = fields.iter().position(|f| *f == b"-")?;
-    if *fields.get(dash + 1)? != b"fuse.larder" {
+    let is_fuse = [b"fuse".as_slice(), b"fuse.larder"].contains(fields.get(dash + 1)?);
+    let source = unescape(fields.get(dash + 2)?);
+    if !is_fuse || !source.starts_with(SOURCE_PREFIX.as_bytes()) {
         return None;
     }
     Some(MountEntry {
         mountpoint: OsString::from_vec(unescape(fields.get(4)?)).into(),
-        source: String::from_utf8_lossy(&unescape(fields.get(dash + 2)?)).into_owned(),
+        source: String::from_utf8_lossy(&source).into_owned(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 
 use super::Edge;
 use super::mounts::{How, unmount};
@@ -89,6 +89,42 @@ fn config(options: &Options) -> Config {
     config.n_threads = Some(options.threads.max(2));
     config.clone_fd = true;
     config
+}
+
+/// Largest request: what one read or write brings at most.
+const LARGEST: u32 = 1 << 20;
+
+/// Agrees with the kernel on what it offers. Returns whether held files bypass this process.
+pub(super) fn negotiate(
+    config: &mut KernelConfig,
+    wants_passthrough: bool,
+) -> std::io::Result<bool> {
+    // Each is a gain where the kernel has it, and none is needed.
+    for flag in [
+        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_READDIRPLUS_AUTO,
+        InitFlags::FUSE_PARALLEL_DIROPS,
+        InitFlags::FUSE_ASYNC_DIO,
+        InitFlags::FUSE_CACHE_SYMLINKS,
+    ] {
+        let _ = config.add_capabilities(flag);
+    }
+    // Truncating opens are replacements here; without this they would be two requests.
+    if config
+        .add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC)
+        .is_err()
+    {
+        return Err(std::io::Error::other(
+            "the kernel's FUSE is too old: it cannot open with O_TRUNC in one step",
+        ));
+    }
+    let _ = config.set_max_write(LARGEST);
+    let _ = config.set_max_readahead(LARGEST);
+    let _ = config.set_max_background(64);
+    let passthrough = wants_passthrough
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        && config.set_max_stack_depth(1).is_ok();
+    Ok(passthrough)
 }
 
 /// What a person can do about a mount that failed.

@@ -347,7 +347,6 @@ impl Downloads {
             ));
         }
         flight.partial.write_at(at, &chunk)?;
-        self.metrics.bytes_down.add(chunk.len() as u64);
         front.take(at, &chunk);
         flight.moved_to(end);
         Ok(end)
@@ -424,7 +423,6 @@ impl Downloads {
                 ));
             }
             flight.partial.write_at(at, &chunk)?;
-            self.metrics.bytes_down.add(chunk.len() as u64);
             at += chunk.len() as u64;
             flight.advance();
         }

@@ -353,7 +353,6 @@ impl Uploads {
         {
             Ok(meta) => {
                 self.metrics.uploaded.add(1);
-                self.metrics.bytes_up.add(upload.size);
                 self.finish(row, path, Sent::Published(meta)).await
             }
             Err(error) if error.kind() == Kind::Conflict => {

@@ -1,0 +1,90 @@
+//! Names in, replies out: the small translations that many requests share.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FopenFlags, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr,
+};
+
+use super::attr::{convert, dot_attr};
+use super::errno::errno;
+use super::passthrough::{Backings, Mode};
+use super::{GENERATION, TTL};
+use crate::error::{Error, Kind, Result};
+use crate::index::NodeId;
+use crate::overlay::{Attr, Caller, Opened};
+use crate::path::Name;
+
+/// A name for looking up: one that cannot exist is merely not there.
+pub(super) fn existing(name: &OsStr) -> Result<Name> {
+    Name::new(name.as_bytes()).map_err(|error| match error.kind() {
+        Kind::NameTooLong => error,
+        _ => Error::new(Kind::NotFound, "no such file"),
+    })
+}
+
+/// A name for something new.
+pub(super) fn new_name(name: &OsStr) -> Result<Name> {
+    Name::new(name.as_bytes()).map_err(|error| match error.kind() {
+        Kind::NameTooLong => error,
+        _ => Error::new(Kind::Denied, error.message()),
+    })
+}
+
+pub(super) fn done(reply: ReplyEmpty, result: Result<()>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// The part of the edge that tasks take with them.
+pub(super) struct Light {
+    pub backings: Arc<Backings>,
+    pub owner: Caller,
+    pub cached: FopenFlags,
+}
+
+impl Light {
+    pub fn attr(&self, attr: &Attr) -> FileAttr {
+        convert(attr, self.owner)
+    }
+
+    pub fn reply_opened(&self, reply: ReplyOpen, opened: &Opened) {
+        let fh = FileHandle(opened.fh);
+        let mode = self
+            .backings
+            .enter(opened.id, opened.backing.as_deref(), |file| {
+                reply.open_backing(file)
+            });
+        match mode {
+            Mode::Passthrough(backing) => {
+                reply.opened_passthrough(fh, FopenFlags::empty(), &backing)
+            }
+            Mode::Cached => reply.opened(fh, self.cached),
+        }
+    }
+}
+
+/// A name that is not there, which the kernel may remember until it is told otherwise.
+pub(super) fn absent(reply: ReplyEntry, owner: Caller) {
+    let nothing = convert(
+        &Attr {
+            id: NodeId(0),
+            ..dot_attr()
+        },
+        owner,
+    );
+    reply.entry(&TTL, &nothing, GENERATION);
+}
+
+pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>>) {
+    match value {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(error) => reply.error(errno(&error)),
+    }
+}

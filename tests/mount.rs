@@ -1,0 +1,49 @@
+//! The main path, on real mounts of a real server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::fs;
+
+use common::{Lab, bytes, eventually, put};
+
+#[test]
+fn p14_read_through_then_held_without_a_request() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    put(&server.root.join("TB/a.pkl"), &bytes(1, 100_000));
+    put(&server.root.join("empty.bin"), b"");
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    eventually("the file is listed", || mount.path("TB/a.pkl").exists());
+    assert_eq!(fs::read(mount.path("TB/a.pkl")).unwrap(), bytes(1, 100_000));
+    assert_eq!(fs::read(mount.path("empty.bin")).unwrap(), b"");
+    eventually("both are kept", || mount.status()["held"]["files"] == 2);
+    let before = server.requests();
+    assert_eq!(fs::read(mount.path("TB/a.pkl")).unwrap(), bytes(1, 100_000));
+    assert_eq!(server.requests(), before);
+    let at = mount.unmount();
+    assert_eq!(fs::read(at.join("TB/a.pkl")).unwrap(), bytes(1, 100_000));
+}
+
+#[test]
+fn p3_what_was_written_is_in_the_folder_and_goes_up() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    let mount = lab.mount("mnt", &["--remote", &server.url, "--upload"]);
+    put(&mount.path("MT/result_0x1.pkl"), &bytes(2, 50_000));
+    mount.flush();
+    assert_eq!(
+        fs::read(server.root.join("MT/result_0x1.pkl")).unwrap(),
+        bytes(2, 50_000)
+    );
+    let at = mount.unmount();
+    assert_eq!(
+        fs::read(at.join("MT/result_0x1.pkl")).unwrap(),
+        bytes(2, 50_000)
+    );
+}
