@@ -15,31 +15,29 @@ mod reply;
 mod session;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::beneath::XattrSet;
-use crate::error::Result;
 use crate::index::{NodeId, NodeKind};
 use crate::overlay::read::Access;
 use crate::overlay::tree::{Changes, RenameMode};
-use crate::overlay::{Answer, Attr, Caller, Opened, Overlay};
+use crate::overlay::{Answer, Attr, Caller, Overlay};
 
-use attr::{convert, dot_attr, requested_time};
+use attr::{dot_attr, requested_time};
 use errno::errno;
 use listing::Listed;
 use passthrough::{Backings, Mode};
-use reply::{Light, absent, done, existing, new_name, reply_xattr};
+use reply::{absent, done, existing, new_name, reply_xattr};
 pub use session::{Mounted, Options, mount};
 
 /// The kernel is told of every change, so what it was told stays true.
@@ -55,68 +53,6 @@ pub struct Edge {
     /// Told to the rest of the daemon: whether reads bypass it.
     is_passthrough: Arc<AtomicBool>,
     owner: Caller,
-}
-
-impl Edge {
-    fn attr(&self, attr: &Attr) -> FileAttr {
-        convert(attr, self.owner)
-    }
-
-    fn light(&self) -> Light {
-        Light {
-            backings: self.backings.clone(),
-            owner: self.owner,
-            cached: self.cached_flags(),
-        }
-    }
-
-    fn reply_entry(&self, reply: ReplyEntry, made: Result<Attr>) {
-        match made {
-            Ok(attr) => reply.entry(&TTL, &self.attr(&attr), GENERATION),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    fn caller(req: &Request) -> Caller {
-        Caller {
-            uid: req.uid(),
-            gid: req.gid(),
-        }
-    }
-
-    /// Hands an answer over: now, or from a task that owns the reply.
-    fn give<T: 'static, R: Send + 'static>(
-        &self,
-        answer: Answer<T>,
-        reply: R,
-        send: impl FnOnce(R, Result<T>) + Send + 'static,
-    ) {
-        match answer {
-            Answer::Now(result) => send(reply, result),
-            Answer::Later(pending) => {
-                self.runtime
-                    .spawn(async move { send(reply, pending.await) });
-            }
-        }
-    }
-
-    fn mode_for(
-        &self,
-        opened: &Opened,
-        register: impl FnOnce(&File) -> std::io::Result<fuser::BackingId>,
-    ) -> Mode {
-        self.backings
-            .enter(opened.id, opened.backing.as_deref(), register)
-    }
-
-    fn cached_flags(&self) -> FopenFlags {
-        // Where every open goes through the page cache, it stays right between opens: other bytes
-        // have another inode. Beside passthrough, which writes behind its back, it does not.
-        match self.backings.is_enabled() {
-            true => FopenFlags::empty(),
-            false => FopenFlags::FOPEN_KEEP_CACHE,
-        }
-    }
 }
 
 fn id(ino: INodeNo) -> NodeId {

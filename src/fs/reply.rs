@@ -1,20 +1,21 @@
 //! Names in, replies out: the small translations that many requests share.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FopenFlags, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr,
+    Errno, FileAttr, FileHandle, FopenFlags, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request,
 };
 
 use super::attr::{convert, dot_attr};
 use super::errno::errno;
 use super::passthrough::{Backings, Mode};
-use super::{GENERATION, TTL};
+use super::{Edge, GENERATION, TTL};
 use crate::error::{Error, Kind, Result};
 use crate::index::NodeId;
-use crate::overlay::{Attr, Caller, Opened};
+use crate::overlay::{Answer, Attr, Caller, Opened};
 use crate::path::Name;
 
 /// A name for looking up: one that cannot exist is merely not there.
@@ -37,6 +38,68 @@ pub(super) fn done(reply: ReplyEmpty, result: Result<()>) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(errno(&error)),
+    }
+}
+
+impl Edge {
+    pub(super) fn attr(&self, attr: &Attr) -> FileAttr {
+        convert(attr, self.owner)
+    }
+
+    pub(super) fn light(&self) -> Light {
+        Light {
+            backings: self.backings.clone(),
+            owner: self.owner,
+            cached: self.cached_flags(),
+        }
+    }
+
+    pub(super) fn reply_entry(&self, reply: ReplyEntry, made: Result<Attr>) {
+        match made {
+            Ok(attr) => reply.entry(&TTL, &self.attr(&attr), GENERATION),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    pub(super) fn caller(req: &Request) -> Caller {
+        Caller {
+            uid: req.uid(),
+            gid: req.gid(),
+        }
+    }
+
+    /// Hands an answer over: now, or from a task that owns the reply.
+    pub(super) fn give<T: 'static, R: Send + 'static>(
+        &self,
+        answer: Answer<T>,
+        reply: R,
+        send: impl FnOnce(R, Result<T>) + Send + 'static,
+    ) {
+        match answer {
+            Answer::Now(result) => send(reply, result),
+            Answer::Later(pending) => {
+                self.runtime
+                    .spawn(async move { send(reply, pending.await) });
+            }
+        }
+    }
+
+    pub(super) fn mode_for(
+        &self,
+        opened: &Opened,
+        register: impl FnOnce(&File) -> std::io::Result<fuser::BackingId>,
+    ) -> Mode {
+        self.backings
+            .enter(opened.id, opened.backing.as_deref(), register)
+    }
+
+    pub(super) fn cached_flags(&self) -> FopenFlags {
+        // Where every open goes through the page cache, it stays right between opens: other bytes
+        // have another inode. Beside passthrough, which writes behind its back, it does not.
+        match self.backings.is_enabled() {
+            true => FopenFlags::empty(),
+            false => FopenFlags::FOPEN_KEEP_CACHE,
+        }
     }
 }
 
