@@ -281,6 +281,12 @@ pub fn set_mode_of(file: &File, mode: u32) -> Result<()> {
     sys::fchmod(file, permissions(mode)).map_err(said)
 }
 
+/// Gives an open file to somebody. Errors: `Denied` unless this process may.
+pub fn set_owner_of(file: &File, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    sys::fchown(file, Some(uid), Some(gid)).map_err(said)
+}
+
 /// Sets an open file's times, as far as given, in nanoseconds since 1970.
 pub fn set_times_of(file: &File, atime: Option<i64>, mtime: Option<i64>) -> Result<()> {
     sys::futimens(file, &timestamps(atime, mtime)).map_err(said)

@@ -258,7 +258,10 @@ fn run(
     // The index's thread holds the last sender of events: without it the notifier ends.
     daemon.overlay.write_uses()?;
     daemon.overlay.index.close();
-    mounted.join()?;
+    // With files still open the session lasts as long as they do; the process does not.
+    if mounted.has_ended() {
+        mounted.join()?;
+    }
     tracing::info!(mountpoint = %daemon.mountpoint.display(), "unmounted");
     ended
 }

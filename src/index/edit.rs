@@ -217,9 +217,14 @@ impl Writer {
         self.run_sql("UPDATE replicas SET node = NULL WHERE node = ?1", [id])?;
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [id])?;
         if node.kind == NodeKind::Dir {
-            self.last_parent = None;
+            self.dir_moved();
         }
         Ok(())
+    }
+
+    fn dir_moved(&mut self) {
+        self.last_parent = None;
+        self.moved_dirs = true;
     }
 
     /// Deletes a file or symlink here. With `propagate`, queues its deletion at the remotes.
@@ -276,7 +281,9 @@ impl Writer {
             "UPDATE nodes SET parent = ?2, name = ?3, ctime_ns = ?4 WHERE id = ?1",
             params![id.0 as i64, parent.0 as i64, name.as_bytes(), now_ns],
         )?;
-        self.last_parent = None;
+        if node.kind == NodeKind::Dir {
+            self.dir_moved();
+        }
         self.touch_dir(node.parent, now_ns)?;
         self.touch_dir(parent, now_ns)?;
         self.need(id)
@@ -316,7 +323,7 @@ impl Writer {
             set,
             params![a.id.0 as i64, b.parent.0 as i64, b_name.as_bytes(), now_ns],
         )?;
-        self.last_parent = None;
+        self.dir_moved();
         self.touch_dir(a.parent, now_ns)?;
         self.touch_dir(b.parent, now_ns)
     }

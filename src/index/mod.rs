@@ -18,15 +18,19 @@ mod vfs;
 mod writer;
 
 use std::cell::RefCell;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use lru::LruCache;
 use rusqlite::Connection;
 
 use crate::error::{About as _, Error, Kind, Result};
+use crate::path::RelPath;
 
 pub use edit::{Attrs, NewNode};
 pub use holding::{ConflictRow, Doomed, StagedRow, Totals};
@@ -39,6 +43,9 @@ pub use writer::{Event, Invalidation, Writer};
 pub const EVENTS: usize = 4096;
 /// Generations are given from blocks, so that none is ever given twice without a write each.
 const GENERATION_BLOCK: i64 = 1 << 32;
+
+/// Directories whose paths are remembered.
+const REMEMBERED_DIRS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Numbers the indexes of this process, so that a thread's reader belongs to the right one.
 static NEXT_INDEX: AtomicU64 = AtomicU64::new(1);
@@ -53,6 +60,10 @@ pub struct Index {
     number: u64,
     queue: writer::Queue,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Paths of directories, each with the number of moves that had happened when it was read.
+    dirs: Mutex<LruCache<NodeId, (u64, RelPath)>>,
+    /// Counts commits that moved or removed a directory.
+    moves: Arc<AtomicU64>,
 }
 
 impl Index {
@@ -77,13 +88,18 @@ impl Index {
             remotes: Vec::new(),
             changed: Vec::new(),
             last_parent: None,
+            moved_dirs: false,
+            moves: Arc::default(),
         };
+        let moves = writer.moves.clone();
         let (queue, thread) = writer::start(writer, events)?;
         let index = Index {
             path: path.to_owned(),
             number: NEXT_INDEX.fetch_add(1, Ordering::Relaxed),
             queue,
             thread: Mutex::new(Some(thread)),
+            dirs: Mutex::new(LruCache::new(REMEMBERED_DIRS)),
+            moves,
         };
         Ok((index, aside))
     }
@@ -141,8 +157,37 @@ impl Index {
     }
 
     /// The path of the node `id`.
-    pub fn path_of(&self, id: NodeId) -> Result<Option<crate::path::RelPath>> {
-        self.read(|c| node::path(c, id))
+    pub fn path_of(&self, id: NodeId) -> Result<Option<RelPath>> {
+        let Some(node) = self.node(id)? else {
+            return Ok(None);
+        };
+        let Some(name) = node.name else {
+            return Ok(Some(RelPath::root()));
+        };
+        match self.path_of_dir(node.parent)? {
+            Some(dir) => dir.join(&name).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn path_of_dir(&self, id: NodeId) -> Result<Option<RelPath>> {
+        // Read before the rows: a move that comes between makes the path remembered below a stale one.
+        let moves = self.moves.load(Ordering::Acquire);
+        let remembered = self.lock_dirs().get(&id).cloned();
+        if let Some((then, path)) = remembered
+            && then == moves
+        {
+            return Ok(Some(path));
+        }
+        let path = self.read(|c| node::path(c, id))?;
+        if let Some(path) = &path {
+            self.lock_dirs().put(id, (moves, path.clone()));
+        }
+        Ok(path)
+    }
+
+    fn lock_dirs(&self) -> std::sync::MutexGuard<'_, LruCache<NodeId, (u64, RelPath)>> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes every answered edit survive a power cut.

@@ -5,6 +5,8 @@
 //! What a commit made visible or took away is then told to the subscriber, so
 //! that the kernel's caches can follow.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
 
 use rusqlite::Connection;
@@ -43,6 +45,10 @@ pub struct Writer {
     pub(super) changed: Vec<Invalidation>,
     /// The directory that the last listed key was in; listings come sorted.
     pub(super) last_parent: Option<(RelPath, NodeId)>,
+    /// Whether this transaction moved or removed a directory.
+    pub(super) moved_dirs: bool,
+    /// Counts such transactions: paths read before are not to be trusted.
+    pub(super) moves: Arc<AtomicU64>,
 }
 
 /// Given the writer, or nothing if no transaction could be begun.
@@ -104,6 +110,9 @@ impl Writer {
             let mut answers = Vec::with_capacity(batch.len());
             let committed = self.transact(batch, &mut answers);
             let changed = std::mem::take(&mut self.changed);
+            if std::mem::take(&mut self.moved_dirs) {
+                self.moves.fetch_add(1, Ordering::AcqRel);
+            }
             if committed.is_ok() {
                 overflowed = tell(events, changed, overflowed);
             }

@@ -171,6 +171,8 @@ impl Overlay {
                     self.used(id);
                     return Ok(self.enter(node, body_of(passenger), false));
                 }
+                // Given up for want of readers just as this one came: it goes on from there.
+                Err(error) if error.kind() == Kind::Cancelled && tries < 3 => tries += 1,
                 // Held by now, or another version: the row knows.
                 Err(error) if error.kind() == Kind::Stale && tries < 3 => {
                     tries += 1;
@@ -206,7 +208,7 @@ impl Overlay {
 
     /// What a reader is told of a file that cannot be had: by default that there is none, so that
     /// a pipeline builds it again.
-    fn unreadable(&self, error: Error) -> Error {
+    pub(super) fn unreadable(&self, error: Error) -> Error {
         if error.kind().is_away() && self.settings.offline == Offline::Hide {
             return Error::new(Kind::NotFound, error.message());
         }

@@ -72,11 +72,29 @@ impl Overlay {
             Err(error) if error.kind() != Kind::Exists => return Err(error),
             _ => {}
         }
+        self.own_path(&path, caller)?;
         let new = self.new_node(parent, name, NodeKind::Dir, mode, caller);
         let now = self.clock.now_ns();
         let node = self.index.edit(move |w| w.create(&new, now))?;
         self.mark_reconciled(node.id);
         Ok(Attr::of(&node))
+    }
+
+    /// What was made belongs to whoever made it, in the plain folder too; as far as this process
+    /// may say so.
+    fn own_path(&self, path: &RelPath, caller: Caller) -> Result<()> {
+        let facts = self.store.root().stat(path)?;
+        if (facts.uid, facts.gid) == (caller.uid, caller.gid) {
+            return Ok(());
+        }
+        let given = self
+            .store
+            .root()
+            .set_owner(path, Some(caller.uid), Some(caller.gid));
+        match given {
+            Err(error) if error.kind() != Kind::Denied => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn check_absent(&self, parent: NodeId, name: &Name) -> Result<()> {
@@ -104,6 +122,7 @@ impl Overlay {
         let root = self.store.root();
         root.make_dirs(&path.parent().unwrap_or_default())?;
         self.with_room(|| root.symlink(target, &path))?;
+        self.own_path(&path, caller)?;
         let mut new = self.new_node(parent, name, NodeKind::Symlink, 0o777, caller);
         new.size = target.len() as u64;
         let now = self.clock.now_ns();

@@ -15,11 +15,23 @@ use std::sync::atomic::Ordering;
 use super::handles::{Body, Handle, OpenNode, OpenState, Opened, Session};
 use super::read::Access;
 use super::{Answer, Attr, Caller, Overlay};
-use crate::beneath::{Mode, OFlags, facts_of};
+use crate::beneath::{Mode, OFlags, facts_of, set_owner_of};
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, NewNode, Node, NodeId, NodeKind, Writing};
 use crate::path::Name;
 use crate::transfer::commit::seen;
+
+/// A file belongs to whoever made it, in the plain folder too; as far as this process may say so.
+fn own(file: &File, caller: Caller) -> Result<()> {
+    let facts = facts_of(file)?;
+    if (facts.uid, facts.gid) == (caller.uid, caller.gid) {
+        return Ok(());
+    }
+    match set_owner_of(file, caller.uid, caller.gid) {
+        Err(error) if error.kind() != Kind::Denied => Err(error),
+        _ => Ok(()),
+    }
+}
 
 impl Overlay {
     /// Makes a file and opens it for writing. Errors: `Exists`.
@@ -46,9 +58,10 @@ impl Overlay {
             mtime_ns: now,
         };
         if local {
-            return self.create_in_place(new, &path, now);
+            return self.create_in_place(new, &path, caller, now);
         }
         let staged = self.with_room(|| self.store.stage(new.mode))?;
+        own(&staged.file, caller)?;
         let staged_id = staged.id;
         let made = self.index.edit(move |w| {
             let node = w.create(&new, now)?;
@@ -76,6 +89,7 @@ impl Overlay {
         &self,
         new: NewNode,
         path: &crate::path::RelPath,
+        caller: Caller,
         now: i64,
     ) -> Result<(Attr, Opened)> {
         let flags = OFlags::RDWR | OFlags::CREATE;
@@ -83,6 +97,7 @@ impl Overlay {
         root.make_dirs(&path.parent().unwrap_or_default())?;
         let mode = Mode::from_raw_mode(new.mode);
         let file = self.with_room(|| root.open_file(path, flags, mode))?;
+        own(&file, caller)?;
         let facts = seen(&facts_of(&file)?);
         let node = self.index.edit(move |w| {
             let node = w.create(&new, now)?;
@@ -118,7 +133,8 @@ impl Overlay {
                 let this = self.clone();
                 Answer::later(async move {
                     for _ in 0..3 {
-                        this.downloads.hydrate(id).await?;
+                        let came = this.downloads.hydrate(id).await;
+                        came.map_err(|error| this.unreadable(error))?;
                         if let Some(opened) = this.open_writer_here(id, access)? {
                             return Ok(opened);
                         }

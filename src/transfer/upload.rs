@@ -144,7 +144,6 @@ impl Uploads {
     /// Starts what may start; returns how long nothing else will be ready by itself.
     fn start_ready(self: &Arc<Self>) -> Result<Duration> {
         let now = self.commit.clock.now_ms();
-        let lanes = self.lanes();
         let mut after = 0;
         loop {
             let page = self
@@ -154,7 +153,7 @@ impl Uploads {
             let Some(last) = page.last() else { break };
             after = last.id;
             let full = page.len() == PAGE;
-            self.start_page(page, &lanes)?;
+            self.start_page(page, &self.lanes())?;
             if !full || self.is_full() {
                 break;
             }
