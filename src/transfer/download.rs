@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256 as Hasher};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::Commit;
 use super::flight::{Flight, Passenger, Stage};
@@ -27,6 +27,8 @@ use crate::store::PartialId;
 const ATTEMPTS: u32 = 4;
 /// Partial downloads are made to survive a restart every so many bytes.
 const CHECKPOINT: u64 = 32 << 20;
+/// Landed files that are being made durable at once: the disk groups what it is asked for together.
+const LANDINGS: usize = 24;
 /// Up to this size a file counts as small: it has lanes that big ones cannot take.
 const SMALL: u64 = 8 << 20;
 
@@ -39,6 +41,7 @@ pub struct Downloads {
     flights: Mutex<HashMap<NodeId, Weak<Flight>>>,
     small_lanes: Arc<Semaphore>,
     big_lanes: Arc<Semaphore>,
+    landings: Semaphore,
     /// Keep nothing: what is read is not published.
     pub stream_only: bool,
 }
@@ -61,6 +64,7 @@ impl Downloads {
             flights: Mutex::new(HashMap::new()),
             small_lanes: Arc::new(Semaphore::new(lanes.max(1))),
             big_lanes: Arc::new(Semaphore::new((lanes / 2).max(1))),
+            landings: Semaphore::new(LANDINGS),
             stream_only,
         })
     }
@@ -179,7 +183,7 @@ impl Downloads {
         } else {
             &self.big_lanes
         };
-        let Ok(_lane) = lanes.clone().acquire_owned().await else {
+        let Ok(lane) = lanes.clone().acquire_owned().await else {
             return;
         };
         let end = self.fill(&flight, &sources).await;
@@ -188,7 +192,7 @@ impl Downloads {
             Err(error) => Err(error),
         };
         match verified {
-            Ok(hash) => self.land(&flight, hash).await,
+            Ok(hash) => self.land(&flight, hash, lane).await,
             Err(error) => {
                 tracing::debug!(node = flight.node.id.0, %error, "download ended early");
                 flight.set_stage(Stage::Failed(error));
@@ -203,11 +207,17 @@ impl Downloads {
         }
     }
 
-    async fn land(&self, flight: &Arc<Flight>, hash: Sha256) {
+    /// Shows the file to its readers, and puts it in place behind them.
+    async fn land(&self, flight: &Arc<Flight>, hash: Sha256, lane: OwnedSemaphorePermit) {
         flight.set_stage(Stage::Landed);
         if self.stream_only {
             return;
         }
+        let Ok(_landing) = self.landings.acquire().await else {
+            return;
+        };
+        // The next download need not wait for this one's disk.
+        drop(lane);
         let (commit, flight) = (self.commit.clone(), flight.clone());
         let done = tokio::task::spawn_blocking(move || {
             let version = flight.version.clone();
