@@ -2,10 +2,11 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::node::{self, Held, Node, NodeId, NodeKind, Seen, Writing};
+use super::node::{self, Held, Node, NodeId, NodeKind, RemoteId, Replica, Seen, Writing};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::{Error, Kind, Result};
+use crate::object::Version;
 use crate::path::{Name, RelPath};
 
 /// A node about to exist.
@@ -81,7 +82,9 @@ impl Writer {
     }
 
     /// A file is being written into `staged`: remembered, so that a crash leaves an orphan and not a riddle.
+    /// Errors: `Stale` if the node became another one just now.
     pub fn stage(&mut self, staged: u64, id: NodeId) -> Result<()> {
+        self.need(id)?;
         self.run_sql(
             "INSERT OR REPLACE INTO staged(id, node, closed, size, mtime_ns) VALUES (?1, ?2, 0, 0, 0)",
             params![staged as i64, id.0 as i64],
@@ -159,13 +162,17 @@ impl Writer {
     }
 
     /// Notes whether a stored file is open for writing in place, or was left torn. A file that
-    /// was not changed after all catches up with its remotes.
+    /// was not changed after all catches up with its remotes. Errors: `Stale` if the node that is
+    /// to be opened became another one just now.
     pub fn set_writing(&mut self, id: NodeId, writing: Writing, now_ns: i64) -> Result<()> {
         let code = match writing {
             Writing::No => 0,
             Writing::Open => 1,
             Writing::Torn => 2,
         };
+        if writing == Writing::Open {
+            self.need(id)?;
+        }
         self.run_sql(
             "UPDATE nodes SET writing = ?2 WHERE id = ?1",
             params![id.0 as i64, code],
@@ -210,11 +217,20 @@ impl Writer {
         self.need(id)
     }
 
-    /// Removes a node's row and what hangs on it; its replicas become whiteouts.
+    /// Removes a node's row and what hangs on it; its replicas become whiteouts that remember
+    /// which version was here: what a remote has since is not what a later file replaces.
     pub(super) fn drop_node(&mut self, node: &Node) -> Result<()> {
         let id = node.id.0 as i64;
+        if node.kind == NodeKind::File
+            && let Some(path) = node::path(&self.c, node.id)?
+        {
+            self.run_sql(
+                "UPDATE replicas SET node = NULL, base = coalesce((SELECT coalesce(o.base, '') FROM outbox o
+                 WHERE o.node = ?1 AND o.remote = replicas.remote AND replicas.key = ?2), version) WHERE node = ?1",
+                params![id, path.as_bytes()],
+            )?;
+        }
         self.run_sql("DELETE FROM nodes WHERE id = ?1", [id])?;
-        self.run_sql("UPDATE replicas SET node = NULL WHERE node = ?1", [id])?;
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [id])?;
         if node.kind == NodeKind::Dir {
             self.dir_moved();
@@ -233,10 +249,13 @@ impl Writer {
         if node.kind == NodeKind::Dir {
             return Err(Error::new(Kind::IsADirectory, "is a directory"));
         }
-        let replicas = node::replicas(&self.c, id)?;
+        let known = self.versions_here(&node)?;
+        if propagate && let Some(path) = node::path(&self.c, id)? {
+            self.recall(&path)?;
+        }
         self.drop_node(&node)?;
         if propagate {
-            for replica in replicas {
+            for replica in known {
                 self.queue_delete(&replica, now_ns / 1_000_000)?;
             }
         }
@@ -370,20 +389,74 @@ impl Writer {
         let Some(path) = node::path(&self.c, node.id)? else {
             return Ok(());
         };
+        let stays = local_only(&path);
+        self.let_go_of_unseen(node, &path)?;
         // What was queued was meant for the old name, with that name's base.
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
-        if propagate {
+        if propagate && !stays {
+            // Sent once the new name is up: until then the old one may be all that has the bytes.
             for replica in node::replicas(&self.c, node.id)? {
                 if replica.key != path {
                     self.queue_delete(&replica, now_ms)?;
                 }
             }
         }
-        let generation = self.queue_put(node.id, !local_only(&path), now_ms)?;
+        let generation = self.queue_put(node.id, !stays, now_ms)?;
         // Bytes that the remote has under the old name stay clean.
         self.run_sql(
             "UPDATE nodes SET dirty = ?2 WHERE id = ?1 AND dirty <> 0",
             params![node.id.0 as i64, generation as i64],
+        )?;
+        Ok(())
+    }
+
+    /// The node's replicas in the versions that were seen here. One that a remote made while ours
+    /// waits to go up was not: it is left out.
+    fn versions_here(&self, node: &Node) -> Result<Vec<Replica>> {
+        let Some(path) = node::path(&self.c, node.id)? else {
+            return Ok(Vec::new());
+        };
+        let mut known = node::replicas(&self.c, node.id)?;
+        for (remote, base) in self.bases(node.id)? {
+            known.retain_mut(|replica| {
+                if replica.remote != remote || replica.key != path {
+                    return true;
+                }
+                match &base {
+                    Some(base) => {
+                        replica.meta.version = base.clone();
+                        true
+                    }
+                    None => false,
+                }
+            });
+        }
+        Ok(known)
+    }
+
+    fn bases(&self, id: NodeId) -> Result<Vec<(RemoteId, Option<Version>)>> {
+        let query = "SELECT remote, base FROM outbox WHERE node = ?1";
+        node::rows(&self.c, query, [id.0 as i64], |row| {
+            let base: Option<String> = row.get(1).map_err(sql)?;
+            let base = base.as_deref().map(Version::new).transpose()?;
+            Ok((RemoteId(row.get(0).map_err(sql)?), base))
+        })
+    }
+
+    /// A moved file does not take with it what a remote put under its old name while ours waited
+    /// to go up there: nobody here has seen that.
+    fn let_go_of_unseen(&self, node: &Node, path: &RelPath) -> Result<()> {
+        if node.dirty == 0 {
+            return Ok(());
+        }
+        self.run_sql(
+            "UPDATE replicas SET node = NULL, base = (SELECT coalesce(o.base, '') FROM outbox o
+             WHERE o.node = ?1 AND o.remote = replicas.remote)
+             WHERE node = ?1 AND key <> ?2 AND EXISTS(SELECT 1 FROM outbox o
+             WHERE o.node = ?1 AND o.remote = replicas.remote AND o.base IS NOT replicas.version)
+             AND NOT EXISTS(SELECT 1 FROM nodes n WHERE n.id = ?1 AND n.origin = replicas.remote
+             AND n.version = replicas.version)",
+            params![node.id.0 as i64, path.as_bytes()],
         )?;
         Ok(())
     }

@@ -115,6 +115,15 @@ pub fn doomed(c: &rusqlite::Connection, limit: usize) -> Result<Vec<Doomed>> {
     node::rows(c, query, [limit as i64], doomed_of)
 }
 
+/// Up to `limit` stored files at `path` or beneath it that are to go.
+pub fn doomed_under(c: &rusqlite::Connection, path: &RelPath, limit: usize) -> Result<Vec<Doomed>> {
+    let (low, high) = node::beneath(path);
+    let query = "SELECT path, size, mtime_ns, ino FROM doomed
+                 WHERE path = ?1 OR (path >= ?2 AND path < ?3) LIMIT ?4";
+    let params = params![path.as_bytes(), low, high, limit as i64];
+    node::rows(c, query, params, doomed_of)
+}
+
 /// Whether the stored file at `path` is to go.
 pub fn doomed_at(c: &rusqlite::Connection, path: &RelPath) -> Result<Option<Doomed>> {
     let query = "SELECT path, size, mtime_ns, ino FROM doomed WHERE path = ?1";
@@ -257,14 +266,21 @@ impl Writer {
     }
 
     /// Our version was set aside, and the remote's (`meta`) has the path.
-    pub fn conflicted(&mut self, id: NodeId, remote: RemoteId, meta: &Meta) -> Result<()> {
+    pub fn conflicted(
+        &mut self,
+        id: NodeId,
+        remote: RemoteId,
+        meta: &Meta,
+        now_ns: i64,
+    ) -> Result<()> {
         let node = self.need(id)?;
         let path = node::path(&self.c, id)?.unwrap_or_default();
+        let before = node::replica(&self.c, remote, &path)?.and_then(|r| r.node);
         self.run_sql(
             "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
-             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256",
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, base = NULL",
             params![
                 remote.0,
                 path.as_bytes(),
@@ -275,6 +291,15 @@ impl Writer {
                 meta.sha256.map(|h| h.0.to_vec())
             ],
         )?;
+        // It was renamed to this name: under the old one it is not here any more.
+        self.run_sql(
+            "UPDATE replicas SET node = NULL WHERE node = ?1 AND remote = ?2 AND key <> ?3",
+            params![id.0 as i64, remote.0, path.as_bytes()],
+        )?;
+        self.attempts_settled(remote, &path)?;
+        if let Some(before) = before.filter(|before| *before != id) {
+            self.lost_replica(before, &path, now_ns)?;
+        }
         self.run_sql(
             "UPDATE nodes SET held = 0, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
              seen_ctime_ns = NULL WHERE id = ?1",
@@ -306,6 +331,16 @@ impl Writer {
             self.tell(node.parent, name);
         }
         Ok(new)
+    }
+
+    /// A local write was made on bytes older than the version that the node shows: it replaces
+    /// nothing that was seen here, and may meet the remote's version as a conflict only.
+    pub fn written_on_older(&mut self, id: NodeId) -> Result<()> {
+        self.run_sql(
+            "UPDATE outbox SET base = NULL WHERE node = ?1",
+            [id.0 as i64],
+        )?;
+        Ok(())
     }
 
     /// Notes when files were last used, in seconds since 1970.

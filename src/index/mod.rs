@@ -15,6 +15,8 @@ mod schema;
 pub mod served;
 mod vfs;
 
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::cell::RefCell;

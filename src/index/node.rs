@@ -399,10 +399,9 @@ pub fn replicas_after(
     rows(c, query, params![remote.0, key, limit as i64], replica_of)
 }
 
-/// Whiteouts at `path` and beneath it, up to `limit`.
-pub fn whiteouts(c: &Connection, path: &RelPath, limit: usize) -> Result<Vec<Replica>> {
+/// Where keys beneath `path` begin, and where they have ended, in byte order.
+pub(super) fn beneath(path: &RelPath) -> (Vec<u8>, Vec<u8>) {
     let mut low = path.as_bytes().to_vec();
-    let exact = low.clone();
     if !low.is_empty() {
         low.push(b'/');
     }
@@ -412,6 +411,13 @@ pub fn whiteouts(c: &Connection, path: &RelPath, limit: usize) -> Result<Vec<Rep
         Some(last) => *last += 1,
         None => high = vec![0xff; 8],
     }
+    (low, high)
+}
+
+/// Whiteouts at `path` and beneath it, up to `limit`.
+pub fn whiteouts(c: &Connection, path: &RelPath, limit: usize) -> Result<Vec<Replica>> {
+    let (low, high) = beneath(path);
+    let exact = path.as_bytes();
     let query = select_replica!(
         "WHERE r.node IS NULL AND (r.key = ?1 OR (r.key >= ?2 AND r.key < ?3)) ORDER BY r.key LIMIT ?4"
     );

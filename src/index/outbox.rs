@@ -6,7 +6,7 @@ use super::node::{self, Node, NodeId, RemoteId, Replica};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::{Error, Kind, Result};
-use crate::object::{Meta, Version};
+use crate::object::{Meta, Sha256, Version};
 use crate::path::RelPath;
 
 /// How long a written file rests before it goes up: a file that is rewritten or renamed at once
@@ -42,6 +42,8 @@ pub struct OutboxRow {
 pub enum Sent {
     /// The remote has these bytes under this key now.
     Published(Meta),
+    /// It had them already.
+    Known,
     /// The key is gone at the remote.
     Deleted,
     /// There is nothing to send any more.
@@ -81,13 +83,18 @@ macro_rules! select_outbox {
 }
 
 /// Rows of remotes that take uploads and may be tried at `now_ms`, oldest first, after row `after`.
+/// A delete waits while a file here lives on what it would delete: one that was renamed, and whose
+/// new name is not up yet.
 pub fn ready(
     c: &rusqlite::Connection,
     now_ms: i64,
     after: i64,
     limit: usize,
 ) -> Result<Vec<OutboxRow>> {
-    let query = select_outbox!("AND o.not_before <= ?1 AND o.id > ?2 ORDER BY o.id LIMIT ?3");
+    let query = select_outbox!(
+        "AND o.not_before <= ?1 AND o.id > ?2 AND (o.key IS NULL OR NOT EXISTS(SELECT 1 FROM replicas r
+         WHERE r.remote = o.remote AND r.key = o.key AND r.node IS NOT NULL)) ORDER BY o.id LIMIT ?3"
+    );
     node::rows(c, query, params![now_ms, after, limit as i64], row_of)
 }
 
@@ -119,6 +126,24 @@ pub fn is_queued(c: &rusqlite::Connection, id: NodeId) -> Result<bool> {
     statement
         .query_row([id.0 as i64], |row| row.get(0))
         .map_err(sql)
+}
+
+/// How many versions were sent under `key` and not answered.
+pub fn attempts(c: &rusqlite::Connection, remote: RemoteId, key: &RelPath) -> Result<usize> {
+    let query = "SELECT 1 FROM attempts WHERE remote = ?1 AND key = ?2";
+    Ok(node::rows(c, query, params![remote.0, key.as_bytes()], |_| Ok(()))?.len())
+}
+
+/// Whether these bytes were sent under `key` from here and not answered.
+pub fn was_attempted(
+    c: &rusqlite::Connection,
+    remote: RemoteId,
+    key: &RelPath,
+    sha256: Sha256,
+) -> Result<bool> {
+    let query = "SELECT 1 FROM attempts WHERE remote = ?1 AND key = ?2 AND sha256 = ?3";
+    let params = params![remote.0, key.as_bytes(), sha256.0.as_slice()];
+    Ok(!node::rows(c, query, params, |_| Ok(()))?.is_empty())
 }
 
 /// The outbox in figures.
@@ -215,11 +240,53 @@ impl Writer {
         let Some(replica) = node::replica(&self.c, remote, path)? else {
             return Ok(None);
         };
+        if replica.node.is_none()
+            && let Some(base) = self.base_of_whiteout(remote, path)?
+        {
+            return (!base.is_empty()).then(|| Version::new(&base)).transpose();
+        }
         let origin = node::node(&self.c, id)?.and_then(|n| n.origin);
         Ok(match origin {
             Some((from, version)) if from == remote && replica.node == Some(id) => Some(version),
             _ => Some(replica.meta.version),
         })
+    }
+
+    /// The version that was here when a name was deleted here; empty for none.
+    fn base_of_whiteout(&self, remote: RemoteId, key: &RelPath) -> Result<Option<String>> {
+        let query = "SELECT base FROM replicas WHERE remote = ?1 AND key = ?2";
+        let found = node::rows(&self.c, query, params![remote.0, key.as_bytes()], |row| {
+            row.get(0).map_err(sql)
+        })?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// These bytes are about to be sent under `key`: whatever becomes of the answer, they are no
+    /// other's version when they turn up there.
+    pub fn attempt(&mut self, remote: RemoteId, key: &RelPath, sha256: Sha256) -> Result<()> {
+        self.run_sql(
+            "INSERT OR IGNORE INTO attempts(remote, key, sha256) VALUES (?1, ?2, ?3)",
+            params![remote.0, key.as_bytes(), sha256.0.as_slice()],
+        )?;
+        Ok(())
+    }
+
+    /// What was sent under `key` and not answered is to be deleted there if it arrived.
+    pub(super) fn recall(&self, key: &RelPath) -> Result<()> {
+        self.run_sql(
+            "UPDATE attempts SET propagate = 1 WHERE key = ?1",
+            [key.as_bytes()],
+        )?;
+        Ok(())
+    }
+
+    /// What is at the remote under `key` is known again.
+    pub(super) fn attempts_settled(&self, remote: RemoteId, key: &RelPath) -> Result<()> {
+        self.run_sql(
+            "DELETE FROM attempts WHERE remote = ?1 AND key = ?2",
+            params![remote.0, key.as_bytes()],
+        )?;
+        Ok(())
     }
 
     pub(super) fn queue_delete(&mut self, replica: &Replica, now_ms: i64) -> Result<()> {
@@ -269,7 +336,13 @@ impl Writer {
 
     /// An upload ended well. `row` is as it was when the upload began: if the file was written again
     /// since, the row stays, based on what is at the remote now.
-    pub fn sent(&mut self, row: &OutboxRow, key: &RelPath, outcome: &Sent) -> Result<()> {
+    pub fn sent(
+        &mut self,
+        row: &OutboxRow,
+        key: &RelPath,
+        outcome: &Sent,
+        now_ns: i64,
+    ) -> Result<()> {
         if let Sent::Deleted = outcome {
             self.run_sql(
                 "DELETE FROM replicas WHERE remote = ?1 AND key = ?2 AND node IS NULL",
@@ -286,15 +359,38 @@ impl Writer {
             Operation::Delete(_) => None,
         };
         if let Sent::Published(meta) = outcome {
-            self.note_published(row, key, meta, node.as_ref())?;
+            self.note_published(row, key, meta, node.as_ref(), now_ns)?;
         }
         match (still, outcome) {
             (Some(generation), _) if generation as u64 == row.generation => {
-                self.finish(row, node.as_ref())
+                self.finish(row, node.as_ref(), outcome)
             }
-            (Some(_), Sent::Published(meta)) => self.rebase(row.id, Some(&meta.version)),
+            (_, Sent::Published(meta)) => self.now_based_on(row.remote, key, meta, node.as_ref()),
             _ => Ok(()),
         }
+    }
+
+    /// The file was changed again while it went up: what went up is what the change replaces.
+    fn now_based_on(
+        &mut self,
+        remote: RemoteId,
+        key: &RelPath,
+        meta: &Meta,
+        node: Option<&Node>,
+    ) -> Result<()> {
+        let Some(node) = node else { return Ok(()) };
+        if node::path(&self.c, node.id)?.as_ref() != Some(key) {
+            return Ok(());
+        }
+        self.run_sql(
+            "UPDATE outbox SET base = ?3, not_before = 0 WHERE remote = ?1 AND node = ?2",
+            params![remote.0, node.id.0 as i64, meta.version.as_str()],
+        )?;
+        self.run_sql(
+            "UPDATE nodes SET origin = ?2, version = ?3 WHERE id = ?1 AND dirty <> 0",
+            params![node.id.0 as i64, remote.0, meta.version.as_str()],
+        )?;
+        Ok(())
     }
 
     /// The key's replica is what we sent, and belongs to our node if that is still under this path.
@@ -304,6 +400,7 @@ impl Writer {
         key: &RelPath,
         meta: &Meta,
         node: Option<&Node>,
+        now_ns: i64,
     ) -> Result<()> {
         let here = match node {
             Some(node) => node::path(&self.c, node.id)?.as_ref() == Some(key),
@@ -311,17 +408,22 @@ impl Writer {
         };
         let owner = node.filter(|_| here);
         let sent = self.fresh_generation();
+        let before = node::replica(&self.c, row.remote, key)?.and_then(|r| r.node);
         self.run_sql(
             "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT(remote, key) DO UPDATE SET node = coalesce(excluded.node, node), version = excluded.version,
-             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent",
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent, base = NULL",
             params![
                 row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), meta.version.as_str(),
                 meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec()), sent as i64
             ],
         )?;
+        self.attempts_settled(row.remote, key)?;
         let Some(node) = owner else { return Ok(()) };
+        if let Some(before) = before.filter(|before| *before != node.id) {
+            self.lost_replica(before, key, now_ns)?;
+        }
         // Under its old names the file is a whiteout from now on: it lives under this one.
         self.run_sql(
             "UPDATE replicas SET node = NULL WHERE node = ?1 AND remote = ?2 AND key <> ?3",
@@ -330,17 +432,19 @@ impl Writer {
         Ok(())
     }
 
-    /// The row is done. The file is clean once no remote that takes uploads waits for it.
-    fn finish(&mut self, row: &OutboxRow, node: Option<&Node>) -> Result<()> {
+    /// The row is done. The file is clean once no remote that takes uploads waits for it, if this
+    /// one has its bytes: a file that is not to leave any more stays a local one.
+    fn finish(&mut self, row: &OutboxRow, node: Option<&Node>, outcome: &Sent) -> Result<()> {
         self.run_sql("DELETE FROM outbox WHERE id = ?1", [row.id])?;
         let Some(node) = node else { return Ok(()) };
-        if is_queued(&self.c, node.id)? {
+        if !matches!(outcome, Sent::Published(_) | Sent::Known) || is_queued(&self.c, node.id)? {
             return Ok(());
         }
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
+        let path = node::path(&self.c, node.id)?;
         let replica = node::replicas(&self.c, node.id)?
             .into_iter()
-            .find(|r| r.remote == row.remote);
+            .find(|r| r.remote == row.remote && Some(&r.key) == path.as_ref());
         let Some(replica) = replica else {
             return Ok(());
         };

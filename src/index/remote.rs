@@ -194,10 +194,16 @@ impl Writer {
             if known.meta.version == object.meta.version {
                 return self.learn_hash(known, &object.meta);
             }
+            if known.node.is_none() && self.is_recalled(remote, object, now_ns)? {
+                return Ok(true);
+            }
             self.store_replica(remote, &object.key, known.node, &object.meta)?;
             if let Some(id) = known.node {
                 self.follow(id, now_ns)?;
             }
+            return Ok(true);
+        }
+        if self.is_recalled(remote, object, now_ns)? {
             return Ok(true);
         }
         let parent = self.make_parents(&object.key, now_ns)?;
@@ -213,7 +219,40 @@ impl Writer {
                 self.follow(node.id, now_ns)?;
             }
             // Something of ours that is not a file has the name; the remote's file is hidden behind it.
-            Some(_) => self.store_replica(remote, &object.key, None, &object.meta)?,
+            Some(_) => {
+                self.store_replica(remote, &object.key, None, &object.meta)?;
+                self.run_sql(
+                    "UPDATE replicas SET base = '' WHERE remote = ?1 AND key = ?2",
+                    params![remote.0, object.key.as_bytes()],
+                )?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the object is what was sent from here and has been removed or renamed here since,
+    /// before the answer came: then it is a whiteout from the start.
+    fn is_recalled(&mut self, remote: RemoteId, object: &Object, now_ns: i64) -> Result<bool> {
+        let Some(hash) = object.meta.sha256 else {
+            return Ok(false);
+        };
+        let query = "SELECT propagate FROM attempts WHERE remote = ?1 AND key = ?2 AND sha256 = ?3";
+        let found = node::rows(
+            &self.c,
+            query,
+            params![remote.0, object.key.as_bytes(), hash.0.as_slice()],
+            |row| row.get::<_, bool>(0).map_err(sql),
+        )?;
+        let Some(propagate) = found.first() else {
+            return Ok(false);
+        };
+        if node::resolve(&self.c, &object.key)?.is_some() {
+            return Ok(false);
+        }
+        self.store_replica(remote, &object.key, None, &object.meta)?;
+        self.attempts_settled(remote, &object.key)?;
+        if let (true, Some(replica)) = (*propagate, node::replica(&self.c, remote, &object.key)?) {
+            self.queue_delete(&replica, now_ns / 1_000_000)?;
         }
         Ok(true)
     }
@@ -240,7 +279,8 @@ impl Writer {
             "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
-             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256",
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256,
+             base = CASE WHEN excluded.node IS NULL THEN base END",
             params![
                 remote.0,
                 key.as_bytes(),
@@ -342,7 +382,7 @@ impl Writer {
         if node.kind != NodeKind::File || !self.is_settled(&node)? {
             return Ok(());
         }
-        let Some(first) = node::replicas(&self.c, id)?.into_iter().next() else {
+        let Some(first) = self.authority(&node)? else {
             return self.remove_remote_file(&node, now_ns);
         };
         let meta = &first.meta;
@@ -360,6 +400,27 @@ impl Writer {
             return self.adopt_version(id, &first);
         }
         self.renew(&node, &first, now_ns)
+    }
+
+    /// The replica that says what a clean node is: the first in the mount's order. While a new
+    /// name waits to go up, what remotes have under it is a conflict and not the file.
+    fn authority(&self, node: &Node) -> Result<Option<Replica>> {
+        let all = node::replicas(&self.c, node.id)?;
+        let path = node::path(&self.c, node.id)?;
+        let from = node.origin.as_ref().map(|(remote, _)| *remote);
+        let moved = all
+            .iter()
+            .any(|r| Some(r.remote) == from && Some(&r.key) != path.as_ref())
+            && self.waits(node.id)?;
+        Ok(all
+            .into_iter()
+            .find(|r| !moved || Some(&r.key) != path.as_ref()))
+    }
+
+    /// Whether a put of the node is in the outbox, parked or not.
+    fn waits(&self, id: NodeId) -> Result<bool> {
+        let query = "SELECT 1 FROM outbox WHERE node = ?1 LIMIT 1";
+        Ok(!node::rows(&self.c, query, [id.0 as i64], |_| Ok(()))?.is_empty())
     }
 
     /// Whether nobody here is changing the node, or has changed it: what remotes say is what it is.
@@ -421,10 +482,32 @@ impl Writer {
         let Some(id) = known.node else {
             return Ok(true);
         };
-        if self.node_exists(id)? {
-            self.follow(id, now_ns)?;
-        }
+        self.lost_replica(id, key, now_ns)?;
         Ok(true)
+    }
+
+    /// A node's replica under `key` is gone, or belongs to another node.
+    pub(super) fn lost_replica(&mut self, id: NodeId, key: &RelPath, now_ns: i64) -> Result<()> {
+        let Some(node) = node::node(&self.c, id)? else {
+            return Ok(());
+        };
+        self.keep_moved(&node, key)?;
+        self.follow(id, now_ns)
+    }
+
+    /// A file that was renamed here and waits to go up under its new name does not go with its old
+    /// one: what the store has of it is a local file now.
+    fn keep_moved(&self, node: &Node, gone: &RelPath) -> Result<()> {
+        let moved = node::path(&self.c, node.id)?.as_ref() != Some(gone);
+        if moved && node.dirty == 0 && node.held == Held::Whole {
+            self.run_sql(
+                "UPDATE nodes SET dirty = (SELECT max(generation) FROM outbox WHERE node = ?1),
+                 origin = NULL, version = NULL
+                 WHERE id = ?1 AND EXISTS(SELECT 1 FROM outbox WHERE node = ?1)",
+                [node.id.0 as i64],
+            )?;
+        }
+        Ok(())
     }
 
     /// A clean file that no remote has any more goes, and so do directories that were only its path.
@@ -471,11 +554,16 @@ impl Writer {
             let hidden = node::whiteouts(&self.c, path, 1000)?;
             let mut moved = 0;
             for replica in hidden {
-                let parent = self.make_parents(&replica.key, now_ns)?;
+                let parent = match self.make_parents(&replica.key, now_ns) {
+                    // A file of ours has the name of its directory.
+                    Err(error) if error.kind() == Kind::Invalid => continue,
+                    done => done?,
+                };
                 let Some(name) = replica.key.file_name() else {
                     continue;
                 };
-                if node::child(&self.c, parent, name.as_bytes())?.is_some() {
+                if let Some(node) = node::child(&self.c, parent, name.as_bytes())? {
+                    moved += u64::from(self.join_restored(&node, &replica, now_ns)?);
                     continue;
                 }
                 self.run_sql(
@@ -494,6 +582,22 @@ impl Writer {
                 return Ok(restored);
             }
         }
+    }
+}
+
+impl Writer {
+    /// Another remote's whiteout of a name that is back: it belongs to the same file again.
+    fn join_restored(&mut self, node: &Node, replica: &Replica, now_ns: i64) -> Result<bool> {
+        if node.kind != NodeKind::File || node.origin.is_none() || node.dirty != 0 {
+            return Ok(false);
+        }
+        self.store_replica(replica.remote, &replica.key, Some(node.id), &replica.meta)?;
+        self.run_sql(
+            "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
+            params![replica.remote.0, replica.key.as_bytes()],
+        )?;
+        self.follow(node.id, now_ns)?;
+        Ok(true)
     }
 }
 

@@ -18,9 +18,13 @@ pub const VERSION: i64 = 1;
 ///   last local write. `writing`: 0 no, 1 open for writing in place, 2 left torn by a killed writer.
 ///   `origin`, `version`: which remote's version the size and the time are from.
 /// - `replicas`: what each remote has, by the remote's own key. `node` is null where the name was
-///   deleted here: a whiteout. `sent`: the generation of our own upload that made this version, so
-///   that a listing begun before it does not undo it.
-/// - `outbox`: what must go up. A put names a node, a delete names a key.
+///   deleted here: a whiteout; `base` is then the version that was here when it was deleted, empty
+///   for none. `sent`: the generation of our own upload that made this version, so that a listing
+///   begun before it does not undo it.
+/// - `outbox`: what must go up. A put names a node, a delete names a key. An id is never given
+///   twice: an upload that ends after its row went must not find another in its place.
+/// - `attempts`: hashes of what was sent and not answered, for it may be there all the same:
+///   then it is no other's version. `propagate`: it was deleted here since, and is to go there too.
 /// - `staged`: files being written; `closed` once a `close()` returned.
 /// - `doomed`: stored files whose row is gone; removed from the tree if they are still the same.
 const TABLES: &str = "
@@ -39,16 +43,19 @@ CREATE INDEX nodes_dirty ON nodes(id) WHERE dirty <> 0 OR writing <> 0;
 CREATE TABLE replicas(
   remote INTEGER NOT NULL, key BLOB NOT NULL, node INTEGER, version TEXT NOT NULL,
   size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB, sent INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY(remote, key)) WITHOUT ROWID;
+  base TEXT, PRIMARY KEY(remote, key)) WITHOUT ROWID;
 CREATE INDEX replicas_by_node ON replicas(node) WHERE node IS NOT NULL;
 CREATE INDEX replicas_hidden ON replicas(key) WHERE node IS NULL;
 CREATE TABLE outbox(
-  id INTEGER PRIMARY KEY, remote INTEGER NOT NULL, node INTEGER, key BLOB, base TEXT,
+  id INTEGER PRIMARY KEY AUTOINCREMENT, remote INTEGER NOT NULL, node INTEGER, key BLOB, base TEXT,
   generation INTEGER NOT NULL, queued_at INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
   not_before INTEGER NOT NULL DEFAULT 0, last_error TEXT);
 CREATE UNIQUE INDEX outbox_puts ON outbox(remote, node) WHERE node IS NOT NULL;
 CREATE UNIQUE INDEX outbox_deletes ON outbox(remote, key) WHERE key IS NOT NULL;
 CREATE INDEX outbox_by_node ON outbox(node) WHERE node IS NOT NULL;
+CREATE TABLE attempts(
+  remote INTEGER NOT NULL, key BLOB NOT NULL, sha256 BLOB NOT NULL, propagate INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(remote, key, sha256)) WITHOUT ROWID;
 CREATE TABLE remotes(
   id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, position INTEGER NOT NULL, upload INTEGER NOT NULL,
   epoch TEXT, seq INTEGER, listed_ms INTEGER, refused INTEGER NOT NULL DEFAULT 0,
@@ -200,6 +207,7 @@ fn check(connection: &Connection) -> Result<()> {
         "staged",
         "doomed",
         "conflicts",
+        "attempts",
         "totals",
     ] {
         connection

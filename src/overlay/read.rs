@@ -14,7 +14,7 @@ use crate::config::Offline;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, NodeKind};
 use crate::transfer::commit::seen;
-use crate::transfer::flight::{Passenger, Stage};
+use crate::transfer::flight::{Flight, Passenger, Stage};
 
 /// Up to this size a file is fetched whole before its `open()` returns: one round trip either way,
 /// and every error is the open's.
@@ -238,8 +238,26 @@ impl Overlay {
         if let Some(bytes) = flight.try_read(&(offset..end)) {
             return Answer::Now(bytes);
         }
-        let downloads = self.downloads.clone();
-        Answer::later(async move { downloads.read(&flight, offset..end).await })
+        let this = self.clone();
+        Answer::later(async move {
+            let flight = match flight.stage() {
+                Stage::Failed(_) => this.fly_again(&handle.node, &flight)?,
+                _ => flight,
+            };
+            this.downloads.read(&flight, offset..end).await
+        })
+    }
+
+    /// A download that failed does not fail its readers for ever: the next read tries again, for
+    /// the same version. Errors: `Stale` if that is gone.
+    fn fly_again(&self, open: &OpenNode, failed: &Flight) -> Result<Arc<Flight>> {
+        let passenger = self.downloads.board(&failed.node)?;
+        let flight = Arc::clone(&passenger);
+        let mut state = open.lock();
+        if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_))) {
+            state.body = Body::Flight(passenger);
+        }
+        Ok(flight)
     }
 }
 

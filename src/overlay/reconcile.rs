@@ -145,6 +145,8 @@ impl Overlay {
             Some(path) => path,
             None => return Ok(()),
         };
+        // The rows first: a file that is published meanwhile is then found and not missed.
+        let held = self.index.read(|c| rows::held_children(c, dir))?;
         let entries = match self.store.root().read_dir(&path) {
             Ok(entries) => entries,
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => {
@@ -152,7 +154,6 @@ impl Overlay {
             }
             Err(error) => return Err(error),
         };
-        let held = self.index.read(|c| rows::held_children(c, dir))?;
         let mut missing: HashMap<Vec<u8>, Node> = held
             .into_iter()
             .filter_map(|node| Some((node.name.as_ref()?.as_bytes().to_vec(), node)))
@@ -207,6 +208,9 @@ impl Overlay {
             return Ok(false);
         }
         let facts = entry.facts;
+        if row.as_ref().is_none_or(|r| r.held == Held::None) && self.is_doomed(&path, &facts)? {
+            return Ok(false);
+        }
         let now = seen(&facts);
         let now_ms = self.clock.now_ms();
         let queue = !self.is_local_only(&path);
@@ -224,6 +228,9 @@ impl Overlay {
                 let now_ns = self.clock.now_ns();
                 edits.push(Box::new(move |w| {
                     w.written(row.id, None, now, queue, now_ms)?;
+                    if row.held == Held::Stale && row.dirty == 0 {
+                        w.written_on_older(row.id)?;
+                    }
                     w.set_writing(row.id, Writing::No, now_ns)
                 }));
                 Ok(true)
@@ -237,6 +244,15 @@ impl Overlay {
         }
     }
 
+    /// Whether the stored file was deleted at its remote while it was held: it goes as soon as
+    /// somebody gets to it.
+    fn is_doomed(&self, path: &RelPath, facts: &Facts) -> Result<bool> {
+        let doomed = self.index.read(|c| holding::doomed_at(c, path))?;
+        Ok(doomed.is_some_and(|d| {
+            (d.size, d.mtime_ns, d.ino) == (facts.size, facts.mtime_ns, facts.ino)
+        }))
+    }
+
     fn adopt_new(
         &self,
         dir: NodeId,
@@ -245,12 +261,6 @@ impl Overlay {
         facts: Facts,
         edits: &mut Vec<Edit>,
     ) -> Result<bool> {
-        if let Some(doomed) = self.index.read(|c| holding::doomed_at(c, path))?
-            && (doomed.size, doomed.mtime_ns, doomed.ino) == (facts.size, facts.mtime_ns, facts.ino)
-        {
-            // Deleted at its remote while it was held: it goes as soon as somebody gets to it.
-            return Ok(false);
-        }
         let kind = match facts.kind {
             FileKind::File => NodeKind::File,
             FileKind::Dir => NodeKind::Dir,

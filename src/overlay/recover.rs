@@ -44,8 +44,7 @@ impl Overlay {
         let facts = match self.store.open_staged(id) {
             Ok(file) => crate::beneath::facts_of(&file)?,
             Err(error) if error.kind() == Kind::NotFound => {
-                // Published, and killed before the row: the tree has it and the row follows it.
-                return self.index.edit(move |w| w.abandon_staged(staged_id, now));
+                return self.recover_published(row);
             }
             Err(error) => return Err(error),
         };
@@ -69,6 +68,23 @@ impl Overlay {
             }
         }
         Ok(())
+    }
+
+    /// Published, and killed before the row: what the tree has is what was closed. If it is not,
+    /// the row follows the tree later.
+    fn recover_published(&self, row: &StagedRow) -> Result<()> {
+        let (id, now) = (StagedId(row.id), self.clock.now_ns());
+        if let Some(path) = self.index.path_of(row.node)?
+            && let Some(closed) = row.closed
+            && let Ok(facts) = self.store.root().stat(&path)
+            && closed == (facts.size, facts.mtime_ns)
+        {
+            let queue = !self.is_local_only(&path);
+            self.commit
+                .record_written(row.node, Some(id), &facts, queue)?;
+            return Ok(());
+        }
+        self.index.edit(move |w| w.abandon_staged(id.0, now))
     }
 
     fn keep(&self, id: StagedId, path: &crate::path::RelPath) -> Result<()> {
@@ -162,6 +178,7 @@ impl Overlay {
         self.check_writable()?;
         let _paths = self.commit.paths_stay();
         let found = self.index.read(|c| rows::resolve(c, &row.path))?;
+        let _node = found.as_ref().map(|n| self.commit.hold(n.id));
         if found
             .as_ref()
             .is_some_and(|n| self.opens.is_being_written(n.id))

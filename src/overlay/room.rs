@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Overlay;
 use crate::error::{Kind, Result};
-use crate::index::{Node, NodeId, holding, node as rows};
+use crate::index::{Doomed, Node, NodeId, holding, node as rows};
 use crate::path::RelPath;
 use crate::store::evict::{Candidate, Limits, Need, Usage, need, pick};
 
@@ -114,23 +114,40 @@ impl Overlay {
             }
             for file in doomed {
                 let _paths = self.commit.paths_stay();
-                match self.store.root().stat(&file.path) {
-                    Ok(facts)
-                        if (facts.size, facts.mtime_ns, facts.ino)
-                            == (file.size, file.mtime_ns, file.ino) =>
-                    {
-                        self.store.bury(&file.path)?;
-                        self.prune_dirs(&file.path);
-                    }
-                    // Something else has the name by now.
-                    Ok(_) => {}
-                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => {}
-                    Err(error) => return Err(error),
-                }
-                let path = file.path;
-                self.index.edit(move |w| w.doom_done(&path))?;
+                self.bury_one(file)?;
             }
         }
+    }
+
+    /// The same for what is at a path or beneath it. The caller holds the paths.
+    pub(super) fn bury_doomed_under(&self, path: &RelPath) -> Result<()> {
+        loop {
+            let doomed = self.index.read(|c| holding::doomed_under(c, path, PAGE))?;
+            if doomed.is_empty() {
+                return Ok(());
+            }
+            doomed
+                .into_iter()
+                .try_for_each(|file| self.bury_one(file))?;
+        }
+    }
+
+    fn bury_one(&self, file: Doomed) -> Result<()> {
+        match self.store.root().stat(&file.path) {
+            Ok(facts)
+                if (facts.size, facts.mtime_ns, facts.ino)
+                    == (file.size, file.mtime_ns, file.ino) =>
+            {
+                self.store.bury(&file.path)?;
+                self.prune_dirs(&file.path);
+            }
+            // Something else has the name by now.
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+        let path = file.path;
+        self.index.edit(move |w| w.doom_done(&path))
     }
 
     /// Directories that the namespace has no more go once they are empty.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Answer, Attr, Caller, Overlay};
-use crate::beneath::{Onto, set_times_of};
+use crate::beneath::{FileKind, Onto, set_times_of};
 use crate::error::{Error, Kind, Result};
 use crate::index::{Attrs, Held, NewNode, Node, NodeId, NodeKind, node as rows};
 use crate::path::{Name, RelPath};
@@ -69,8 +69,8 @@ impl Overlay {
         root.make_dirs(&path.parent().unwrap_or_default())?;
         // Ours must be able to work in it, whatever its owner lets others do.
         match self.with_room(|| root.make_dir(&path, mode | 0o700)) {
-            Err(error) if error.kind() != Kind::Exists => return Err(error),
-            _ => {}
+            Err(error) if error.kind() == Kind::Exists => self.make_dir_over(&path, mode)?,
+            done => done?,
         }
         self.own_path(&path, caller)?;
         let new = self.new_node(parent, name, NodeKind::Dir, mode, caller);
@@ -78,6 +78,19 @@ impl Overlay {
         let node = self.index.edit(move |w| w.create(&new, now))?;
         self.mark_reconciled(node.id);
         Ok(Attr::of(&node))
+    }
+
+    /// Something without a row has the name in the store: a directory will do; a file that its
+    /// remote has no more gives way; anything else is somebody's.
+    fn make_dir_over(&self, path: &RelPath, mode: u32) -> Result<()> {
+        let root = self.store.root();
+        self.bury_doomed_under(path)?;
+        match root.stat(path) {
+            Ok(facts) if facts.kind == FileKind::Dir => Ok(()),
+            Ok(_) => Err(Error::new(Kind::Exists, "exists already")),
+            Err(error) if error.kind() == Kind::NotFound => root.make_dir(path, mode | 0o700),
+            Err(error) => Err(error),
+        }
     }
 
     /// What was made belongs to whoever made it, in the plain folder too; as far as this process
@@ -190,7 +203,9 @@ impl Overlay {
         {
             return Err(Error::new(Kind::NotEmpty, "the directory is not empty"));
         }
-        unless_missing(self.store.root().remove_dir(&self.path_of(node.id)?))?;
+        let path = self.path_of(node.id)?;
+        self.bury_doomed_under(&path)?;
+        unless_missing(self.store.root().remove_dir(&path))?;
         let (id, now) = (node.id, self.clock.now_ns());
         self.index.edit(move |w| w.remove_dir(id, now))
     }
@@ -257,6 +272,11 @@ impl Overlay {
         target: Option<&Node>,
     ) -> Result<()> {
         let root = self.store.root();
+        if node.kind == NodeKind::Dir {
+            // What is to go must not come along under another name.
+            self.bury_doomed_under(old)?;
+            self.bury_doomed_under(new)?;
+        }
         if let Some(target) = target {
             self.uploads.cancel(target.id);
             if target.kind == NodeKind::Dir {

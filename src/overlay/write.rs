@@ -170,6 +170,8 @@ impl Overlay {
         let mut state = open.lock();
         let Some(whole) = state.body.whole() else {
             if access.truncate {
+                // Its state is looked at again there.
+                drop(state);
                 return self.step_aside(open.id);
             }
             return Ok(None);

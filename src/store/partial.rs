@@ -254,6 +254,14 @@ impl Partial {
         Ok(facts)
     }
 
+    /// Forgets what came, for it was wrong; the download begins anew.
+    pub fn start_over(&self) -> Result<()> {
+        let mut saved = held(&self.saved);
+        *saved = RangeSet::new();
+        *held(&self.have) = RangeSet::new();
+        remove(&self.dir, &self.names.have)
+    }
+
     /// Gives the download up and frees its bytes.
     pub fn discard(&self) -> Result<()> {
         // The set first: alone it is harmless, but so is the file without it.

@@ -25,6 +25,8 @@ use crate::store::PartialId;
 
 /// How often a broken stream is taken up again before the flight fails.
 const ATTEMPTS: u32 = 4;
+/// How often a file that came whole and wrong is fetched anew.
+const WRONG: u32 = 2;
 /// Partial downloads are made to survive a restart every so many bytes.
 const CHECKPOINT: u64 = 32 << 20;
 /// Landed files that are being made durable at once: the disk groups what it is asked for together.
@@ -151,7 +153,11 @@ impl Downloads {
                 return Ok(());
             }
             let passenger = self.board(&node)?;
-            passenger.landed().await?;
+            match passenger.landed().await {
+                // Given up for want of readers just as this one came: it goes on from there.
+                Err(error) if error.kind() == Kind::Cancelled => continue,
+                landed => landed?,
+            }
             // The row follows the landing; the flight's task ends after it.
             self.settled(id).await;
         }
@@ -186,12 +192,7 @@ impl Downloads {
         let Ok(lane) = lanes.clone().acquire_owned().await else {
             return;
         };
-        let end = self.fill(&flight, &sources).await;
-        let verified = match end {
-            Ok(hasher) => self.verify(&flight, hasher).await,
-            Err(error) => Err(error),
-        };
-        match verified {
+        match self.fetch(&flight, sources).await {
             Ok(hash) => self.land(&flight, hash, lane).await,
             Err(error) => {
                 tracing::debug!(node = flight.node.id.0, %error, "download ended early");
@@ -204,6 +205,32 @@ impl Downloads {
             .is_some_and(|f| f.as_ptr() == Arc::as_ptr(&flight))
         {
             flights.remove(&flight.node.id);
+        }
+    }
+
+    /// Fetches and verifies. Bytes that came whole and are wrong are fetched again, from the next
+    /// remote first.
+    async fn fetch(
+        &self,
+        flight: &Arc<Flight>,
+        mut sources: Vec<(Arc<Remote>, Replica)>,
+    ) -> Result<Sha256> {
+        let mut wrong = 0;
+        loop {
+            let front = self.fill(flight, &sources).await?;
+            match self.verify(flight, front).await {
+                Err(error) if error.kind() == Kind::Corrupt && wrong < WRONG => {
+                    wrong += 1;
+                    tracing::warn!(%error, "fetched again");
+                    flight.start_over()?;
+                    sources.rotate_left(1);
+                }
+                Err(error) => {
+                    flight.partial.discard()?;
+                    return Err(error);
+                }
+                done => return done,
+            }
         }
     }
 
@@ -370,20 +397,17 @@ impl Downloads {
         }
     }
 
-    /// Hashes what came; compares where the remote gives a hash. Wrong bytes are thrown away.
+    /// Hashes what came; compares where the remote gives a hash.
     async fn verify(&self, flight: &Arc<Flight>, front: Front) -> Result<Sha256> {
         let this = flight.clone();
         let hash = tokio::task::spawn_blocking(move || front.finish(&this))
             .await
             .map_err(|_| Error::new(Kind::Io, "hashing failed"))??;
         match flight.sha256() {
-            Some(expected) if expected != hash => {
-                flight.partial.discard()?;
-                Err(Error::new(
-                    Kind::Corrupt,
-                    "the bytes that came do not have the file's hash",
-                ))
-            }
+            Some(expected) if expected != hash => Err(Error::new(
+                Kind::Corrupt,
+                "the bytes that came do not have the file's hash",
+            )),
             _ => Ok(hash),
         }
     }

@@ -128,6 +128,13 @@ impl Flight {
         self.advance();
     }
 
+    /// What came was wrong.
+    pub(super) fn start_over(&self) -> Result<()> {
+        self.partial.start_over()?;
+        self.moved_to(0);
+        Ok(())
+    }
+
     pub(super) fn advance(&self) {
         self.progress.send_modify(|n| *n += 1);
     }

@@ -289,10 +289,10 @@ impl Uploads {
     }
 
     async fn finish(&self, row: &OutboxRow, key: RelPath, outcome: Sent) -> Result<()> {
-        let row = row.clone();
+        let (row, now) = (row.clone(), self.commit.clock.now_ns());
         self.commit
             .index
-            .edit_later(move |w| w.sent(&row, &key, &outcome))
+            .edit_later(move |w| w.sent(&row, &key, &outcome, now))
             .await
     }
 
@@ -339,8 +339,13 @@ impl Uploads {
         let upload = self.prepare(&node, &path).await?;
         if self.is_known_there(row, &node, &path, &upload)? {
             self.metrics.upload_skipped.add(1);
-            return self.finish(row, path, Sent::Moot).await;
+            return self.finish(row, path, Sent::Known).await;
         }
+        self.rescue_target(id, &path, remote.id).await?;
+        let (sha256, key, to) = (upload.sha256, path.clone(), remote.id);
+        index
+            .edit_later(move |w| w.attempt(to, &key, sha256))
+            .await?;
         let precondition = match &row.base {
             Some(version) => Precondition::Matches(version.clone()),
             None => Precondition::Absent,
@@ -358,6 +363,27 @@ impl Uploads {
                 self.conflict(row, &node, &path, remote, upload).await
             }
             Err(error) => Err(error.about(&path)),
+        }
+    }
+
+    /// What is about to be replaced at the remote may be all there is of another file, which was
+    /// renamed away from this path and never read: its bytes come first.
+    async fn rescue_target(&self, id: NodeId, path: &RelPath, remote: RemoteId) -> Result<()> {
+        let index = &self.commit.index;
+        let replica = index.read(|c| rows::replica(c, remote, path))?;
+        let other = match replica.and_then(|r| r.node).filter(|other| *other != id) {
+            Some(other) => index.node(other)?,
+            None => None,
+        };
+        match other {
+            Some(other) if other.held != Held::Whole && other.dirty == 0 => {
+                match self.downloads.hydrate(other.id).await {
+                    // It is gone there: nothing is lost by going on.
+                    Err(error) if matches!(error.kind(), Kind::Stale | Kind::NotFound) => Ok(()),
+                    done => done.map_err(|e| e.about(path)),
+                }
+            }
+            _ => Ok(()),
         }
     }
 
@@ -427,15 +453,53 @@ impl Uploads {
             // Theirs is gone: ours replaces nothing.
             return self.rebase(row, None).await;
         };
-        if same_bytes_there(remote, path, &theirs, &upload).await? {
+        let hash = self.hash_there(remote, path, &theirs, &upload).await?;
+        if hash == Some(upload.sha256) {
             return self
                 .finish(row, path.clone(), Sent::Published(theirs))
                 .await;
         }
-        if self.rules.local_wins() {
+        let ours_before = match hash {
+            Some(hash) => self
+                .commit
+                .index
+                .read(|c| outbox::was_attempted(c, remote.id, path, hash))?,
+            None => false,
+        };
+        if ours_before || self.rules.local_wins() {
             return self.rebase(row, Some(theirs)).await;
         }
         self.keep_both(row, node.id, path, remote, theirs).await
+    }
+
+    /// The hash of the remote's version, for equal bytes are no conflict: as it gives it, else by
+    /// reading them; none if it need not be known.
+    async fn hash_there(
+        &self,
+        remote: &Remote,
+        path: &RelPath,
+        theirs: &Meta,
+        ours: &Upload,
+    ) -> Result<Option<Sha256>> {
+        if theirs.sha256.is_some() {
+            return Ok(theirs.sha256);
+        }
+        let attempts = self
+            .commit
+            .index
+            .read(|c| outbox::attempts(c, remote.id, path))?;
+        if theirs.size != ours.size && attempts < 2 {
+            return Ok(None);
+        }
+        let got = remote
+            .backend
+            .get(path, None, Some(&theirs.version))
+            .await?;
+        let (mut hasher, mut body) = (Hasher::new(), got.body);
+        while let Some(chunk) = body.next().await {
+            hasher.update(&chunk?);
+        }
+        Ok(Some(Sha256(hasher.finalize().into())))
     }
 
     async fn rebase(&self, row: &OutboxRow, theirs: Option<Meta>) -> Result<()> {
@@ -471,36 +535,12 @@ impl Uploads {
             tracing::warn!(%path, kept = %file, "changed here and at the remote: the remote's version has the path, ours is kept in conflicts");
             commit.index.edit(move |w| {
                 w.conflict_named(conflict, &file)?;
-                w.conflicted(id, remote_id, &theirs)
+                w.conflicted(id, remote_id, &theirs, now_ms * 1_000_000)
             })
         })
         .await
         .map_err(|_| Error::new(Kind::Io, "setting a conflict aside failed"))?
     }
-}
-
-/// Equal bytes are no conflict: by hash where the remote gives one, else by reading them.
-async fn same_bytes_there(
-    remote: &Remote,
-    path: &RelPath,
-    theirs: &Meta,
-    ours: &Upload,
-) -> Result<bool> {
-    if theirs.size != ours.size {
-        return Ok(false);
-    }
-    if let Some(hash) = theirs.sha256 {
-        return Ok(hash == ours.sha256);
-    }
-    let got = remote
-        .backend
-        .get(path, None, Some(&theirs.version))
-        .await?;
-    let (mut hasher, mut body) = (Hasher::new(), got.body);
-    while let Some(chunk) = body.next().await {
-        hasher.update(&chunk?);
-    }
-    Ok(Sha256(hasher.finalize().into()) == ours.sha256)
 }
 
 fn hash(file: &File, size: u64) -> Result<Sha256> {
