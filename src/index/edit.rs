@@ -126,11 +126,22 @@ impl Writer {
             self.tell(node.parent, name);
         }
         if node.held == Held::None && node.origin.is_none() {
-            // It never was anything but the file that was not finished.
-            return self.drop_node(&node);
+            // It never was anything but the file that was not finished. A remote may have made
+            // one of that name meanwhile.
+            return match node::replicas(&self.c, id)?.first() {
+                Some(first) => self.revert_to(&node, first.remote, &first.meta),
+                None => self.drop_node(&node),
+            };
         }
         if node.dirty == 0 {
-            self.run_sql("DELETE FROM outbox WHERE node = ?1", [id.0 as i64])?;
+            // A `close()` may have queued it; a name or a time that waits to go up still does.
+            let path = node::path(&self.c, id)?.unwrap_or_default();
+            self.run_sql(
+                "DELETE FROM outbox WHERE node = ?1 AND EXISTS(SELECT 1 FROM replicas r
+                 JOIN nodes n ON n.id = r.node WHERE r.node = ?1 AND r.key = ?2
+                 AND r.remote = outbox.remote AND n.touched = 0)",
+                params![id.0 as i64, path.as_bytes()],
+            )?;
             self.follow(id, now_ns)?;
         }
         Ok(())

@@ -226,7 +226,7 @@ impl Writer {
     }
 
     /// A dirty node whose local bytes went elsewhere shows the remote's version again.
-    fn revert_to(&mut self, node: &Node, remote: RemoteId, meta: &Meta) -> Result<()> {
+    pub(super) fn revert_to(&mut self, node: &Node, remote: RemoteId, meta: &Meta) -> Result<()> {
         let (old, new) = (node.id.0 as i64, self.fresh_id().0 as i64);
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [old])?;
         self.run_sql(

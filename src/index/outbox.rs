@@ -248,6 +248,8 @@ impl Writer {
         let origin = node::node(&self.c, id)?.and_then(|n| n.origin);
         Ok(match origin {
             Some((from, version)) if from == remote && replica.node == Some(id) => Some(version),
+            // Made here, and the remote's came while it was being written: nobody saw that.
+            None if replica.node == Some(id) => None,
             _ => Some(replica.meta.version),
         })
     }

@@ -197,11 +197,7 @@ impl Writer {
             if known.node.is_none() && self.is_recalled(remote, object, now_ns)? {
                 return Ok(true);
             }
-            self.store_replica(remote, &object.key, known.node, &object.meta)?;
-            if let Some(id) = known.node {
-                self.follow(id, now_ns)?;
-            }
-            return Ok(true);
+            return self.apply_new_version(known, object, now_ns);
         }
         if self.is_recalled(remote, object, now_ns)? {
             return Ok(true);
@@ -253,6 +249,33 @@ impl Writer {
         self.attempts_settled(remote, &object.key)?;
         if let (true, Some(replica)) = (*propagate, node::replica(&self.c, remote, &object.key)?) {
             self.queue_delete(&replica, now_ns / 1_000_000)?;
+        }
+        Ok(true)
+    }
+
+    fn apply_new_version(&mut self, known: &Replica, object: &Object, now_ns: i64) -> Result<bool> {
+        let node = match known.node {
+            Some(id) => node::node(&self.c, id)?,
+            None => None,
+        };
+        let kept = match &node {
+            Some(node) => self.keep_moved(node, &object.key)?,
+            None => false,
+        };
+        let owner = node.filter(|_| !kept).map(|n| n.id);
+        self.store_replica(known.remote, &object.key, owner, &object.meta)?;
+        if kept {
+            self.run_sql(
+                "UPDATE replicas SET base = ?3 WHERE remote = ?1 AND key = ?2",
+                params![
+                    known.remote.0,
+                    object.key.as_bytes(),
+                    known.meta.version.as_str()
+                ],
+            )?;
+        }
+        if let Some(id) = owner {
+            self.follow(id, now_ns)?;
         }
         Ok(true)
     }
@@ -495,19 +518,20 @@ impl Writer {
         self.follow(id, now_ns)
     }
 
-    /// A file that was renamed here and waits to go up under its new name does not go with its old
-    /// one: what the store has of it is a local file now.
-    fn keep_moved(&self, node: &Node, gone: &RelPath) -> Result<()> {
-        let moved = node::path(&self.c, node.id)?.as_ref() != Some(gone);
-        if moved && node.dirty == 0 && node.held == Held::Whole {
-            self.run_sql(
-                "UPDATE nodes SET dirty = (SELECT max(generation) FROM outbox WHERE node = ?1),
-                 origin = NULL, version = NULL
-                 WHERE id = ?1 AND EXISTS(SELECT 1 FROM outbox WHERE node = ?1)",
-                [node.id.0 as i64],
-            )?;
+    /// A file that was renamed here and waits to go up under its new name does not change or go
+    /// with its old one: what the store has of it is a local file now. Returns whether it is so.
+    fn keep_moved(&self, node: &Node, old: &RelPath) -> Result<bool> {
+        let moved = node::path(&self.c, node.id)?.as_ref() != Some(old);
+        if !moved || node.dirty != 0 || node.held != Held::Whole {
+            return Ok(false);
         }
-        Ok(())
+        let kept = self.run_sql(
+            "UPDATE nodes SET dirty = (SELECT max(generation) FROM outbox WHERE node = ?1),
+             origin = NULL, version = NULL
+             WHERE id = ?1 AND EXISTS(SELECT 1 FROM outbox WHERE node = ?1)",
+            [node.id.0 as i64],
+        )?;
+        Ok(kept > 0)
     }
 
     /// A clean file that no remote has any more goes, and so do directories that were only its path.

@@ -48,7 +48,7 @@ impl Overlay {
     pub async fn keep_room(self: Arc<Self>, limits: Limits, stop: CancellationToken) {
         loop {
             let this = self.clone();
-            let done = tokio::task::spawn_blocking(move || this.tidy(&limits)).await;
+            let done = tokio::task::spawn_blocking(move || this.tidy_now(&limits)).await;
             if let Ok(Err(error)) = done {
                 tracing::warn!(%error, "the store could not be tidied");
             }
@@ -65,7 +65,8 @@ impl Overlay {
         self.room.notify_one();
     }
 
-    fn tidy(&self, limits: &Limits) -> Result<()> {
+    /// Does once what [`keep_room`](Overlay::keep_room) does again and again. Blocks.
+    pub fn tidy_now(&self, limits: &Limits) -> Result<()> {
         self.write_uses()?;
         self.bury_doomed()?;
         if let Some(need) = need(limits, &self.usage()?) {

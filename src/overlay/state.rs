@@ -41,6 +41,11 @@ impl Overlay {
             .clone()
     }
 
+    /// Whether local writers are at work on the file.
+    pub fn is_being_written(&self, id: crate::index::NodeId) -> bool {
+        self.opens.is_being_written(id)
+    }
+
     /// How many handles are open.
     pub fn open_handles(&self) -> usize {
         self.opens.count()

@@ -6,3 +6,6 @@ pub mod flight;
 pub mod plan;
 pub mod queue;
 pub mod upload;
+
+#[cfg(test)]
+mod tests;

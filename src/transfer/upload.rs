@@ -329,12 +329,16 @@ impl Uploads {
         if self.rules.is_local_only(&path) {
             return self.finish(row, path, Sent::Moot).await;
         }
-        if node.held == Held::None {
-            // Renamed here without ever being read: its bytes come first.
+        if node.held != Held::Whole {
+            // Renamed here without ever being read: its bytes come first. Those of an older version are not it.
             self.downloads
                 .hydrate(id)
                 .await
                 .map_err(|e| e.about(&path))?;
+            let same = index.node(id)?.is_some_and(|n| n.held == Held::Whole);
+            if !same || index.path_of(id)?.as_ref() != Some(&path) {
+                return Err(Error::new(Kind::Busy, "the file changed meanwhile").about(&path));
+            }
         }
         let upload = self.prepare(&node, &path).await?;
         if self.is_known_there(row, &node, &path, &upload)? {

@@ -1,0 +1,195 @@
+//! The overlay against a model, without a mount: whatever local programs, other clients, a
+//! network that comes and goes, restarts and people in the plain folder do in any order, no
+//! acknowledged write and nobody's version is lost, and in the end both sides agree.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+#[path = "model/world.rs"]
+mod world;
+
+use proptest::prelude::*;
+use world::{Step, World};
+
+const FILES: [&str; 6] = ["a", "b", "d/x", "d/y", "e/x", "f/z"];
+const DIRS: [&str; 3] = ["d", "e", "f"];
+
+fn file() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(&FILES[..])
+}
+
+fn dir() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(&DIRS[..])
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => file().prop_map(Step::Write),
+        3 => file().prop_map(Step::Patch),
+        2 => file().prop_map(Step::Begin),
+        2 => Just(Step::Finish),
+        3 => file().prop_map(Step::Read),
+        3 => file().prop_map(Step::Unlink),
+        5 => (file(), file()).prop_map(|(a, b)| Step::Rename(a, b)),
+        2 => (dir(), dir()).prop_map(|(a, b)| Step::RenameDir(a, b)),
+        1 => dir().prop_map(Step::MakeDir),
+        1 => dir().prop_map(Step::RemoveDir),
+        1 => file().prop_map(Step::Touch),
+        5 => file().prop_map(Step::RemotePut),
+        3 => file().prop_map(Step::RemoteDelete),
+        1 => file().prop_map(Step::RemoteSame),
+        5 => Just(Step::Sync),
+        3 => Just(Step::Push),
+        1 => Just(Step::LosePut),
+        2 => any::<bool>().prop_map(Step::Online),
+        2 => Just(Step::EvictAll),
+        1 => Just(Step::Tidy),
+        1 => Just(Step::Restore),
+        2 => any::<bool>().prop_map(Step::Reopen),
+        2 => file().prop_map(Step::PlainWrite),
+        1 => file().prop_map(Step::PlainDelete),
+        2 => Just(Step::Settle),
+    ]
+}
+
+fn cases(few: u32) -> ProptestConfig {
+    let cases = std::env::var("LARDER_MODEL_CASES").ok();
+    ProptestConfig {
+        cases: cases.and_then(|n| n.parse().ok()).unwrap_or(few),
+        max_shrink_iters: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+fn run(propagate: bool, steps: &[Step]) -> Result<(), String> {
+    let mut world = World::new(propagate);
+    for (n, step) in steps.iter().enumerate() {
+        world
+            .take(step)
+            .map_err(|why| format!("step {n} {step:?}: {why}"))?;
+    }
+    world
+        .take(&Step::Settle)
+        .map_err(|why| format!("at the end: {why}"))
+}
+
+#[test]
+fn p5_a_file_that_a_remote_makes_while_it_is_being_made_here_is_a_conflict() {
+    let steps = [Step::RemotePut("d/x"), Step::Begin("d/x"), Step::Sync];
+    run(false, &steps).unwrap();
+}
+
+#[test]
+fn p4_an_unfinished_file_does_not_hide_what_a_remote_made_meanwhile() {
+    let steps = [
+        Step::Begin("a"),
+        Step::RemotePut("a"),
+        Step::Sync,
+        Step::Reopen(false),
+    ];
+    run(false, &steps).unwrap();
+}
+
+#[test]
+fn p5_a_renamed_file_keeps_its_bytes_when_its_old_name_gets_others() {
+    let steps = [
+        Step::RemotePut("d/x"),
+        Step::Settle,
+        Step::Read("d/x"),
+        Step::RemotePut("d/x"),
+        Step::Rename("d/x", "a"),
+    ];
+    run(false, &steps).unwrap();
+    run(true, &steps).unwrap();
+}
+
+#[test]
+fn p4_an_unfinished_file_does_not_stop_a_new_name_from_going_up() {
+    let steps = [
+        Step::Write("b"),
+        Step::Push,
+        Step::Rename("b", "f/z"),
+        Step::Begin("f/z"),
+        Step::Reopen(false),
+    ];
+    run(false, &steps).unwrap();
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    #[test]
+    fn p5_no_write_and_no_version_is_lost(
+        propagate: bool,
+        steps in proptest::collection::vec(step(), 1..30),
+    ) {
+        if let Err(why) = run(propagate, &steps) {
+            prop_assert!(false, "{}", why);
+        }
+    }
+}
+
+/// What one of two mounts of one remote does.
+fn shared_step() -> impl Strategy<Value = (usize, Step)> {
+    let step = prop_oneof![
+        6 => file().prop_map(Step::Write),
+        2 => file().prop_map(Step::Patch),
+        2 => file().prop_map(Step::Read),
+        2 => file().prop_map(Step::Unlink),
+        3 => (file(), file()).prop_map(|(a, b)| Step::Rename(a, b)),
+        4 => Just(Step::Sync),
+        4 => Just(Step::Push),
+        1 => Just(Step::LosePut),
+        1 => Just(Step::EvictAll),
+        1 => any::<bool>().prop_map(Step::Reopen),
+    ];
+    (0..2usize, step)
+}
+
+/// Every content that was acknowledged anywhere is at the remote, was there, or was set aside.
+fn run_shared(propagate: bool, steps: &[(usize, Step)]) -> Result<(), String> {
+    let (runtime, memory) = (world::runtime(), larder::backends::memory::Memory::new());
+    let mut worlds = [0, 1].map(|n| {
+        let mut world = World::beside(runtime.clone(), memory.clone(), propagate);
+        world.number_from(n * 10_000);
+        world
+    });
+    let mut take = |at: usize, step: &Step| -> Result<(), String> {
+        let before = worlds[at].at_remote();
+        // What the neighbour wrote is another's for this one.
+        let [a, b] = &mut worlds;
+        let (this, other) = if at == 0 { (a, b) } else { (b, a) };
+        this.others_are(&before, other);
+        this.take(step)?;
+        other.saw_uploaded(this);
+        Ok(())
+    };
+    for (n, (at, step)) in steps.iter().enumerate() {
+        take(*at, step).map_err(|why| format!("step {n}, mount {at}, {step:?}: {why}"))?;
+    }
+    for at in [0, 1, 0, 1] {
+        take(at, &Step::Push).map_err(|why| format!("at the end, mount {at}: {why}"))?;
+    }
+    for at in [0, 1] {
+        take(at, &Step::Settle).map_err(|why| format!("at the end, mount {at}: {why}"))?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    #[test]
+    fn p5_two_mounts_lose_nothing_of_each_other(
+        propagate: bool,
+        steps in proptest::collection::vec(shared_step(), 1..40),
+    ) {
+        if let Err(why) = run_shared(propagate, &steps) {
+            prop_assert!(false, "{}", why);
+        }
+    }
+}
