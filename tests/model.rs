@@ -108,6 +108,17 @@ fn p5_a_renamed_file_keeps_its_bytes_when_its_old_name_gets_others() {
 }
 
 #[test]
+fn p5_deleting_a_file_that_is_being_made_does_not_delete_what_a_remote_made_meanwhile() {
+    let steps = [
+        Step::Begin("a"),
+        Step::RemotePut("a"),
+        Step::Sync,
+        Step::Unlink("a"),
+    ];
+    run(true, &steps).unwrap();
+}
+
+#[test]
 fn p4_an_unfinished_file_does_not_stop_a_new_name_from_going_up() {
     let steps = [
         Step::Write("b"),

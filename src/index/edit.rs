@@ -237,8 +237,15 @@ impl Writer {
         {
             self.run_sql(
                 "UPDATE replicas SET node = NULL, base = coalesce((SELECT coalesce(o.base, '') FROM outbox o
-                 WHERE o.node = ?1 AND o.remote = replicas.remote AND replicas.key = ?2), version) WHERE node = ?1",
-                params![id, path.as_bytes()],
+                 WHERE o.node = ?1 AND o.remote = replicas.remote AND replicas.key = ?2),
+                 CASE WHEN key <> ?2 THEN version WHEN ?3 = remote THEN ?4 WHEN ?3 < 0 THEN ''
+                 ELSE version END) WHERE node = ?1",
+                params![
+                    id,
+                    path.as_bytes(),
+                    node.origin.as_ref().map_or(-1, |(remote, _)| i64::from(remote.0)),
+                    node.origin.as_ref().map_or("", |(_, version)| version.as_str()),
+                ],
             )?;
         }
         self.run_sql("DELETE FROM nodes WHERE id = ?1", [id])?;
@@ -428,7 +435,16 @@ impl Writer {
             return Ok(Vec::new());
         };
         let mut known = node::replicas(&self.c, node.id)?;
-        for (remote, base) in self.bases(node.id)? {
+        let mut bases = self.bases(node.id)?;
+        // What is being written is not in the outbox yet.
+        match &node.origin {
+            Some((remote, version)) if bases.iter().all(|(r, _)| r != remote) => {
+                bases.push((*remote, Some(version.clone())));
+            }
+            None if bases.is_empty() => known.retain(|replica| replica.key != path),
+            _ => {}
+        }
+        for (remote, base) in bases {
             known.retain_mut(|replica| {
                 if replica.remote != remote || replica.key != path {
                     return true;

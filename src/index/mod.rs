@@ -14,6 +14,7 @@ pub mod remote;
 mod schema;
 pub mod served;
 mod vfs;
+mod whiteout;
 
 #[cfg(test)]
 mod tests;

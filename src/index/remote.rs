@@ -226,33 +226,6 @@ impl Writer {
         Ok(true)
     }
 
-    /// Whether the object is what was sent from here and has been removed or renamed here since,
-    /// before the answer came: then it is a whiteout from the start.
-    fn is_recalled(&mut self, remote: RemoteId, object: &Object, now_ns: i64) -> Result<bool> {
-        let Some(hash) = object.meta.sha256 else {
-            return Ok(false);
-        };
-        let query = "SELECT propagate FROM attempts WHERE remote = ?1 AND key = ?2 AND sha256 = ?3";
-        let found = node::rows(
-            &self.c,
-            query,
-            params![remote.0, object.key.as_bytes(), hash.0.as_slice()],
-            |row| row.get::<_, bool>(0).map_err(sql),
-        )?;
-        let Some(propagate) = found.first() else {
-            return Ok(false);
-        };
-        if node::resolve(&self.c, &object.key)?.is_some() {
-            return Ok(false);
-        }
-        self.store_replica(remote, &object.key, None, &object.meta)?;
-        self.attempts_settled(remote, &object.key)?;
-        if let (true, Some(replica)) = (*propagate, node::replica(&self.c, remote, &object.key)?) {
-            self.queue_delete(&replica, now_ns / 1_000_000)?;
-        }
-        Ok(true)
-    }
-
     fn apply_new_version(&mut self, known: &Replica, object: &Object, now_ns: i64) -> Result<bool> {
         let node = match known.node {
             Some(id) => node::node(&self.c, id)?,
@@ -291,7 +264,7 @@ impl Writer {
         Ok(true)
     }
 
-    fn store_replica(
+    pub(super) fn store_replica(
         &mut self,
         remote: RemoteId,
         key: &RelPath,
@@ -318,7 +291,7 @@ impl Writer {
     }
 
     /// The directory that `key` is in; what is missing of it is made.
-    fn make_parents(&mut self, key: &RelPath, now_ns: i64) -> Result<NodeId> {
+    pub(super) fn make_parents(&mut self, key: &RelPath, now_ns: i64) -> Result<NodeId> {
         let parent = key.parent().unwrap_or_default();
         if let Some((last, id)) = &self.last_parent
             && *last == parent
@@ -349,7 +322,7 @@ impl Writer {
         Ok(id)
     }
 
-    fn insert_remote_file(
+    pub(super) fn insert_remote_file(
         &mut self,
         remote: RemoteId,
         object: &Object,
@@ -569,59 +542,6 @@ impl Writer {
             at = dir.parent;
         }
         Ok(())
-    }
-
-    /// Lifts the whiteouts at `path` and beneath it. Returns how many files came back.
-    pub fn restore(&mut self, path: &RelPath, now_ns: i64) -> Result<u64> {
-        let mut restored = 0;
-        loop {
-            let hidden = node::whiteouts(&self.c, path, 1000)?;
-            let mut moved = 0;
-            for replica in hidden {
-                let parent = match self.make_parents(&replica.key, now_ns) {
-                    // A file of ours has the name of its directory.
-                    Err(error) if error.kind() == Kind::Invalid => continue,
-                    done => done?,
-                };
-                let Some(name) = replica.key.file_name() else {
-                    continue;
-                };
-                if let Some(node) = node::child(&self.c, parent, name.as_bytes())? {
-                    moved += u64::from(self.join_restored(&node, &replica, now_ns)?);
-                    continue;
-                }
-                self.run_sql(
-                    "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
-                    params![replica.remote.0, replica.key.as_bytes()],
-                )?;
-                let object = Object {
-                    key: replica.key,
-                    meta: replica.meta,
-                };
-                self.insert_remote_file(replica.remote, &object, parent, &name, now_ns)?;
-                moved += 1;
-            }
-            restored += moved;
-            if moved == 0 {
-                return Ok(restored);
-            }
-        }
-    }
-}
-
-impl Writer {
-    /// Another remote's whiteout of a name that is back: it belongs to the same file again.
-    fn join_restored(&mut self, node: &Node, replica: &Replica, now_ns: i64) -> Result<bool> {
-        if node.kind != NodeKind::File || node.origin.is_none() || node.dirty != 0 {
-            return Ok(false);
-        }
-        self.store_replica(replica.remote, &replica.key, Some(node.id), &replica.meta)?;
-        self.run_sql(
-            "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
-            params![replica.remote.0, replica.key.as_bytes()],
-        )?;
-        self.follow(node.id, now_ns)?;
-        Ok(true)
     }
 }
 

@@ -195,7 +195,12 @@ impl Lab {
     }
 
     fn check_sums(&self) {
-        self.index.read(|c| Ok(check_sums(c))).unwrap();
+        self.index
+            .read(|c| {
+                check_sums(c);
+                Ok(())
+            })
+            .unwrap();
     }
 }
 
