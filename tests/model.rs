@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+#[path = "model/many.rs"]
+mod many;
 #[path = "model/world.rs"]
 mod world;
 
@@ -119,6 +121,18 @@ fn p5_deleting_a_file_that_is_being_made_does_not_delete_what_a_remote_made_mean
 }
 
 #[test]
+fn p7_a_file_taken_out_of_the_folder_is_seen_again_if_it_did_go_up() {
+    let steps = [
+        Step::PlainWrite("e/x"),
+        Step::Read("e/x"),
+        Step::LosePut,
+        Step::Push,
+        Step::PlainDelete("e/x"),
+    ];
+    run(false, &steps).unwrap();
+}
+
+#[test]
 fn p4_an_unfinished_file_does_not_stop_a_new_name_from_going_up() {
     let steps = [
         Step::Write("b"),
@@ -189,6 +203,23 @@ fn run_shared(propagate: bool, steps: &[(usize, Step)]) -> Result<(), String> {
         take(at, &Step::Settle).map_err(|why| format!("at the end, mount {at}: {why}"))?;
     }
     Ok(())
+}
+
+#[test]
+fn p5_a_new_file_does_not_replace_what_came_under_a_name_that_was_left_with_changes() {
+    let steps = [
+        (0, Step::Write("f/z")),
+        (0, Step::Push),
+        (0, Step::Patch("f/z")),
+        (1, Step::Sync),
+        (1, Step::Rename("f/z", "e/x")),
+        (1, Step::Patch("e/x")),
+        (0, Step::Push),
+        (1, Step::Sync),
+        (1, Step::Write("f/z")),
+    ];
+    run_shared(false, &steps).unwrap();
+    run_shared(true, &steps).unwrap();
 }
 
 proptest! {

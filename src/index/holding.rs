@@ -208,6 +208,10 @@ impl Writer {
         };
         let replicas = node::replicas(&self.c, id)?;
         let Some(first) = replicas.first() else {
+            // Nobody deleted it by name: if it did arrive at a remote, it is to be seen again.
+            if let Some(path) = node::path(&self.c, id)? {
+                self.run_sql("DELETE FROM attempts WHERE key = ?1", [path.as_bytes()])?;
+            }
             self.drop_node(&node)?;
             if let Some(name) = &node.name {
                 self.tell(node.parent, name);
@@ -291,11 +295,7 @@ impl Writer {
                 meta.sha256.map(|h| h.0.to_vec())
             ],
         )?;
-        // It was renamed to this name: under the old one it is not here any more.
-        self.run_sql(
-            "UPDATE replicas SET node = NULL WHERE node = ?1 AND remote = ?2 AND key <> ?3",
-            params![id.0 as i64, remote.0, path.as_bytes()],
-        )?;
+        self.leave_old_names(&node, remote, &path)?;
         self.attempts_settled(remote, &path)?;
         if let Some(before) = before.filter(|before| *before != id) {
             self.lost_replica(before, &path, now_ns)?;

@@ -245,11 +245,13 @@ impl Writer {
         {
             return (!base.is_empty()).then(|| Version::new(&base)).transpose();
         }
-        let origin = node::node(&self.c, id)?.and_then(|n| n.origin);
+        // What was seen of it is what its node shows, which may have been renamed away from here.
+        let owner = replica.node.unwrap_or(id);
+        let origin = node::node(&self.c, owner)?.and_then(|n| n.origin);
         Ok(match origin {
-            Some((from, version)) if from == remote && replica.node == Some(id) => Some(version),
+            Some((from, version)) if from == remote && replica.node.is_some() => Some(version),
             // Made here, and the remote's came while it was being written: nobody saw that.
-            None if replica.node == Some(id) => None,
+            None if replica.node.is_some() => None,
             _ => Some(replica.meta.version),
         })
     }
@@ -426,12 +428,7 @@ impl Writer {
         if let Some(before) = before.filter(|before| *before != node.id) {
             self.lost_replica(before, key, now_ns)?;
         }
-        // Under its old names the file is a whiteout from now on: it lives under this one.
-        self.run_sql(
-            "UPDATE replicas SET node = NULL WHERE node = ?1 AND remote = ?2 AND key <> ?3",
-            params![node.id.0 as i64, row.remote.0, key.as_bytes()],
-        )?;
-        Ok(())
+        self.leave_old_names(node, row.remote, key)
     }
 
     /// The row is done. The file is clean once no remote that takes uploads waits for it, if this

@@ -78,6 +78,11 @@ impl Overlay {
             .node(id)?
             .ok_or_else(|| Error::new(Kind::Stale, "the file was replaced or removed"))?;
         match node.kind {
+            // Its maker has not entered it yet: as good as not there.
+            NodeKind::File if node.origin.is_none() && node.held == Held::None => Err(Error::new(
+                Kind::Stale,
+                "the file is being made at this moment",
+            )),
             NodeKind::File => Ok(node),
             NodeKind::Dir => Err(Error::new(Kind::IsADirectory, "is a directory")),
             NodeKind::Symlink => Err(Error::new(Kind::Invalid, "is a symbolic link")),

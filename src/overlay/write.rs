@@ -81,7 +81,7 @@ impl Overlay {
             closed: false,
             killed: false,
         };
-        Ok(self.enter_writer(node, staged.file, session))
+        self.enter_writer(node, staged.file, session)
     }
 
     /// A name that never leaves: the file is in the tree from the start.
@@ -110,16 +110,32 @@ impl Overlay {
             closed: false,
             killed: false,
         };
-        Ok(self.enter_writer(node, file, session))
+        self.enter_writer(node, file, session)
     }
 
-    fn enter_writer(&self, node: Node, file: File, session: Session) -> (Attr, Opened) {
+    /// Enters a file that was just made. Its row could be seen before this: others may have it
+    /// open, if it is in the tree already, or have removed it.
+    fn enter_writer(&self, node: Node, file: File, session: Session) -> Result<(Attr, Opened)> {
         let _node = self.commit.hold(node.id);
-        let opened = self.enter(node.clone(), Body::File(Arc::new(file)), true);
+        let (body, is_there) = (
+            Body::File(Arc::new(file)),
+            self.index.node(node.id)?.is_some(),
+        );
+        let opened = match self.opens.node(node.id) {
+            Some(open) => {
+                let mut state = open.lock();
+                // Theirs may be open for reading only.
+                state.body = body;
+                self.enter_handle(&open, &mut state, true)
+            }
+            None => self.enter(node.clone(), body, true),
+        };
         if let Some(open) = self.opens.node(node.id) {
-            open.lock().session = Some(session);
+            let mut state = open.lock();
+            state.session.get_or_insert(session);
+            state.detached |= !is_there;
         }
-        (self.shown(&node), opened)
+        Ok((self.shown(&node), opened))
     }
 
     pub(super) fn open_for_writing(self: &Arc<Self>, id: NodeId, access: Access) -> Answer<Opened> {

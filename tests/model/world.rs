@@ -93,7 +93,7 @@ fn key(path: &str) -> RelPath {
 /// A running daemon's inside.
 pub struct Mount {
     pub overlay: Arc<Overlay>,
-    remote: Arc<Remote>,
+    pub remote: Arc<Remote>,
     clock: Clock,
     open: Option<Begun>,
 }
@@ -105,8 +105,8 @@ struct Begun {
 }
 
 pub struct World {
-    runtime: Arc<Runtime>,
-    dir: tempfile::TempDir,
+    pub runtime: Arc<Runtime>,
+    pub dir: tempfile::TempDir,
     pub memory: Memory,
     hand: Arc<AtomicI64>,
     clock: Clock,
@@ -436,7 +436,7 @@ impl World {
             .fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
     }
 
-    fn settle(&mut self) -> Result<()> {
+    pub fn settle(&mut self) -> Result<()> {
         self.finish()?;
         self.set_online(true);
         self.memory.clear_script();
@@ -450,7 +450,7 @@ impl World {
 
     // What local programs do.
 
-    fn look_up(&self, path: &str) -> Result<Option<Attr>> {
+    pub fn look_up(&self, path: &str) -> Result<Option<Attr>> {
         let overlay = &self.mount().overlay;
         let mut at = overlay.attr(ROOT)?;
         for part in path.split('/') {
@@ -491,7 +491,7 @@ impl World {
         Err(Error::new(Kind::Stale, "stale again and again"))
     }
 
-    fn open(&self, path: &str, write: bool, truncate: bool) -> Result<Option<u64>> {
+    pub fn open(&self, path: &str, write: bool, truncate: bool) -> Result<Option<u64>> {
         let overlay = &self.mount().overlay;
         let access = Access { write, truncate };
         self.with(path, |id| {
