@@ -14,6 +14,7 @@ mod many;
 mod world;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use world::{Step, World};
 
 const FILES: [&str; 6] = ["a", "b", "d/x", "d/y", "e/x", "f/z"];
@@ -57,10 +58,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The same few cases each time, so that a failure means that something was changed; others, and
+/// as many as asked for, with `LARDER_MODEL_CASES`.
 fn cases(few: u32) -> ProptestConfig {
-    let cases = std::env::var("LARDER_MODEL_CASES").ok();
+    let asked = std::env::var("LARDER_MODEL_CASES").ok();
+    let asked = asked.and_then(|n| n.parse().ok());
     ProptestConfig {
-        cases: cases.and_then(|n| n.parse().ok()).unwrap_or(few),
+        cases: asked.unwrap_or(few),
+        rng_seed: match asked {
+            Some(_) => RngSeed::Random,
+            None => RngSeed::Fixed(1),
+        },
         max_shrink_iters: 2000,
         failure_persistence: None,
         ..ProptestConfig::default()

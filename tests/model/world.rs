@@ -845,9 +845,14 @@ impl World {
                 // Renamed here: it is under its new name.
                 _ if after.values().chain(view.values()).any(|n| n == theirs) => {}
                 Some(now) => {
-                    let known = self.known.get(&(path.clone(), *now));
+                    let known = match self.known.get(&(path.clone(), *now)) {
+                        Some(known) => known.contains(theirs),
+                        // Never read here, it followed its old name after it got this one.
+                        None => (self.known.iter())
+                            .any(|((at, _), known)| at == path && known.contains(theirs)),
+                    };
                     ensure!(
-                        known.is_some_and(|known| known.contains(theirs)),
+                        known,
                         "{now} replaced {theirs} of another at {path}, which was not seen here"
                     );
                 }
