@@ -31,7 +31,7 @@ use calls::{chmod_at, entries, rename_at, stat_at};
 pub use facts::{Facts, FileKind};
 use facts::{facts, kind_of, permissions, timestamps};
 use resolve::{CAREFUL, PASS, UNHURT, place, resolve, retry, said, step};
-pub use xattr::XattrSet;
+pub use xattr::{XattrSet, remove_xattr_of, set_xattr_of, xattr_of, xattrs_of};
 
 /// One entry of a directory. The name is raw: it may be one that no
 /// [`Name`](crate::path::Name) accepts.

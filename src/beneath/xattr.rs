@@ -1,5 +1,6 @@
 //! Extended attributes of files and directories, by descriptor.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self as sys, Mode, OFlags};
@@ -48,8 +49,7 @@ impl Dir {
     pub fn xattrs(&self, path: &RelPath) -> Result<Vec<Vec<u8>>> {
         let fd = self.open_for_xattr(path)?;
         let list = call::list(fd.as_fd()).map_err(said).about(path)?;
-        let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
-        Ok(names.map(<[u8]>::to_vec).collect())
+        Ok(split(&list))
     }
 
     /// Removes an extended attribute.
@@ -68,6 +68,33 @@ impl Dir {
             })
             .about(path)
     }
+}
+
+/// Reads an extended attribute of an open file. [`Kind::NoAttribute`] when it has none of the name.
+///
+/// [`Kind::NoAttribute`]: crate::error::Kind::NoAttribute
+pub fn xattr_of(file: &File, name: &[u8]) -> Result<Vec<u8>> {
+    call::get(file.as_fd(), name).map_err(said)
+}
+
+/// Sets an extended attribute of an open file.
+pub fn set_xattr_of(file: &File, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
+    call::set(file.as_fd(), name, value, how).map_err(said)
+}
+
+/// The names of all extended attributes of an open file.
+pub fn xattrs_of(file: &File) -> Result<Vec<Vec<u8>>> {
+    Ok(split(&call::list(file.as_fd()).map_err(said)?))
+}
+
+/// Removes an extended attribute of an open file.
+pub fn remove_xattr_of(file: &File, name: &[u8]) -> Result<()> {
+    call::remove(file.as_fd(), name).map_err(said)
+}
+
+fn split(list: &[u8]) -> Vec<Vec<u8>> {
+    let names = list.split(|b| *b == 0).filter(|name| !name.is_empty());
+    names.map(<[u8]>::to_vec).collect()
 }
 
 /// Extended attributes, by descriptor.

@@ -7,6 +7,8 @@ use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use crate::index::{NodeKind, ROOT};
 use crate::overlay::{Attr, Caller};
 
+const SECOND: i64 = 1_000_000_000;
+
 pub(super) fn convert(attr: &Attr, owner: Caller) -> FileAttr {
     let time = system_time(attr.mtime_ns);
     FileAttr {
@@ -40,10 +42,16 @@ pub(super) fn system_time(ns: i64) -> SystemTime {
     }
 }
 
+/// A time as `fuser` decoded it. Before 1970 the kernel's seconds are negative and its nanoseconds
+/// count up from them; `fuser` 0.18 counts those down as well (`system_time_from_time`).
 pub(super) fn nanoseconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+        Err(before) => {
+            let back = i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX);
+            let nanos = i64::from(before.duration().subsec_nanos());
+            back.saturating_mul(-SECOND).saturating_add(nanos)
+        }
     }
 }
 

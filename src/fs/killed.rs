@@ -8,7 +8,17 @@ const PF_EXITING: u64 = 0x4;
 const PF_SIGNALED: u64 = 0x400;
 
 /// Whether the task `pid` is being ended by a signal. A task that cannot be looked at is not.
+///
+/// A task that executes a program closes its close-on-exec files with `exec_update_lock` held,
+/// which reading `stat` waits for: that close would wait for itself, and could not even be
+/// killed. A task that ends has given its memory up before it closes its files, and one that
+/// executes has not, which `statm` tells without that lock.
 pub fn is_being_killed(pid: u32) -> bool {
+    let has_memory =
+        std::fs::read(format!("/proc/{pid}/statm")).is_ok_and(|statm| !statm.starts_with(b"0 "));
+    if has_memory {
+        return false;
+    }
     std::fs::read(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| flags(&stat))

@@ -98,6 +98,7 @@ impl Overlay {
         let (mut after, mut skip) = handle.resume(offset);
         let mut at = offset - skip;
         loop {
+            let mark = self.opens.mark();
             let page = self
                 .index
                 .read(|c| rows::children(c, handle.id, after.as_slice(), PAGE))?;
@@ -115,7 +116,7 @@ impl Overlay {
                     skip -= 1;
                     continue;
                 }
-                let entry = self.dir_entry(&node, name, at);
+                let entry = self.dir_entry(mark, &node, name, at);
                 if !take(&entry) {
                     return Ok(());
                 }
@@ -127,9 +128,9 @@ impl Overlay {
         }
     }
 
-    fn dir_entry(&self, node: &Node, name: Name, offset: u64) -> DirEntry {
+    fn dir_entry(&self, mark: u64, node: &Node, name: Name, offset: u64) -> DirEntry {
         DirEntry {
-            attr: self.shown(node),
+            attr: self.shown_since(mark, node),
             name,
             offset,
         }

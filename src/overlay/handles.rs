@@ -98,9 +98,21 @@ pub(super) struct Opens {
     nodes: Mutex<HashMap<NodeId, Arc<OpenNode>>>,
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
     next: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Opens {
+    /// Counts the sessions that ended. Taken before a row is read, it tells later whether the row
+    /// may be older than a session that is not seen any more.
+    pub fn mark(&self) -> u64 {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// A session's rows are written; the caller holds the node's state.
+    pub fn session_ended(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// The open node `id`.
     pub fn node(&self, id: NodeId) -> Option<Arc<OpenNode>> {
         self.nodes

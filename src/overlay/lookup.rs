@@ -24,11 +24,12 @@ impl Overlay {
 
     fn lookup_now(&self, parent: NodeId, name: &Name) -> Result<Option<Attr>> {
         self.reconcile_once(parent)?;
+        let mark = self.opens.mark();
         let found = self
             .index
             .read(|c| rows::child(c, parent, name.as_bytes()))?;
         Ok(match found {
-            Some(node) if !self.is_hidden(&node) => Some(self.shown(&node)),
+            Some(node) if !self.is_hidden(&node) => Some(self.shown_since(mark, &node)),
             _ => None,
         })
     }
@@ -141,6 +142,27 @@ impl Overlay {
     /// The attributes of a node, those of a file being written as they are now.
     pub(super) fn shown(&self, node: &Node) -> Attr {
         let mut attr = Attr::of(node);
+        self.show_session(node, &mut attr);
+        attr
+    }
+
+    /// The same for a row that was read after `mark` was taken. If writers ended since, the row
+    /// may be the one from before they did, and the kernel would keep its length.
+    pub(super) fn shown_since(&self, mark: u64, node: &Node) -> Attr {
+        let mut attr = Attr::of(node);
+        let in_session = self.show_session(node, &mut attr);
+        if !in_session
+            && node.kind == NodeKind::File
+            && self.opens.mark() != mark
+            && let Ok(Some(now)) = self.index.node(node.id)
+        {
+            return self.shown(&now);
+        }
+        attr
+    }
+
+    /// Returns whether there is one.
+    fn show_session(&self, node: &Node, attr: &mut Attr) -> bool {
         if node.kind == NodeKind::File
             && let Some(open) = self.opens.node(node.id)
         {
@@ -151,16 +173,18 @@ impl Overlay {
                 attr.size = facts.size;
                 attr.mtime_ns = facts.mtime_ns;
                 attr.ctime_ns = attr.ctime_ns.max(facts.ctime_ns);
+                return true;
             }
         }
-        attr
+        false
     }
 
     /// What `stat` shows. Errors: `Stale` for a node that is not open and has no name any more:
     /// the caller looks the name up again.
     pub fn attr(&self, id: NodeId) -> Result<Attr> {
+        let mark = self.opens.mark();
         if let Some(node) = self.index.node(id)? {
-            return Ok(self.shown(&node));
+            return Ok(self.shown_since(mark, &node));
         }
         let Some(open) = self.opens.node(id) else {
             return Err(Error::new(Kind::Stale, "the file was replaced or removed"));

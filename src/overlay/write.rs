@@ -402,6 +402,7 @@ impl Overlay {
                 }
                 if state.writers == 0 {
                     ended = self.end_session(id, &mut state);
+                    self.opens.session_ended();
                 }
             }
             if state.handles == 0 {

@@ -1,7 +1,10 @@
 //! Extended attributes: `user.*` on files that are here, and what the mount says of every file.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use super::Overlay;
-use crate::beneath::XattrSet;
+use crate::beneath::{XattrSet, remove_xattr_of, set_xattr_of, xattr_of, xattrs_of};
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, NodeId, NodeKind};
 
@@ -39,6 +42,9 @@ impl Overlay {
                 _ => Err(none()),
             };
         }
+        if let Some(file) = self.being_written(id) {
+            return xattr_of(&file, name);
+        }
         if node.held == Held::None {
             return Err(none());
         }
@@ -49,7 +55,11 @@ impl Overlay {
     /// Sets an attribute of a file that is here. Errors: `Unsupported` if its bytes are not.
     pub fn set_xattr(&self, id: NodeId, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
         self.check_writable()?;
-        self.check_stored_xattr(id, name)?;
+        check_name(name)?;
+        if let Some(file) = self.being_written(id) {
+            return set_xattr_of(&file, name, value, how);
+        }
+        self.check_stored_xattr(id)?;
         let _paths = self.commit.paths_stay();
         self.store
             .root()
@@ -60,7 +70,11 @@ impl Overlay {
     /// Removes an attribute.
     pub fn remove_xattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
         self.check_writable()?;
-        self.check_stored_xattr(id, name)?;
+        check_name(name)?;
+        if let Some(file) = self.being_written(id) {
+            return remove_xattr_of(&file, name);
+        }
+        self.check_stored_xattr(id)?;
         let _paths = self.commit.paths_stay();
         self.store.root().remove_xattr(&self.path_of(id)?, name)?;
         self.resee(id)
@@ -75,7 +89,10 @@ impl Overlay {
         if node.kind == NodeKind::File {
             names.extend(OURS.iter().map(|n| n.as_bytes().to_vec()));
         }
-        if node.held != Held::None && node.kind != NodeKind::Symlink {
+        if let Some(file) = self.being_written(id) {
+            let stored = xattrs_of(&file)?;
+            names.extend(stored.into_iter().filter(|n| n.starts_with(b"user.")));
+        } else if node.held != Held::None && node.kind != NodeKind::Symlink {
             let _paths = self.commit.paths_stay();
             let stored = self
                 .store
@@ -87,17 +104,16 @@ impl Overlay {
         Ok(names)
     }
 
-    fn check_stored_xattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
-        if name.starts_with(b"user.larder.") {
-            return Err(Error::new(Kind::Denied, "user.larder.* is read-only"));
-        }
-        if !name.starts_with(b"user.") {
-            return Err(Error::new(
-                Kind::Unsupported,
-                "only user.* attributes are kept",
-            ));
-        }
-        self.settle(id)?;
+    /// The file that local writers are at work on, if they are. Its session notices that the
+    /// attribute changed the ctime.
+    fn being_written(&self, id: NodeId) -> Option<Arc<File>> {
+        let open = self.opens.node(id)?;
+        let state = open.lock();
+        state.session.as_ref()?;
+        state.body.whole()
+    }
+
+    fn check_stored_xattr(&self, id: NodeId) -> Result<()> {
         match self.index.node(id)? {
             Some(node) if node.held != Held::None && node.kind != NodeKind::Symlink => Ok(()),
             _ => Err(Error::new(
@@ -119,4 +135,17 @@ impl Overlay {
         }
         Ok(())
     }
+}
+
+fn check_name(name: &[u8]) -> Result<()> {
+    if name.starts_with(b"user.larder.") {
+        return Err(Error::new(Kind::Denied, "user.larder.* is read-only"));
+    }
+    if !name.starts_with(b"user.") {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "only user.* attributes are kept",
+        ));
+    }
+    Ok(())
 }

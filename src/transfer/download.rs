@@ -153,6 +153,7 @@ impl Downloads {
                 return Ok(());
             }
             let passenger = self.board(&node)?;
+            passenger.need_in_tree();
             match passenger.landed().await {
                 // Given up for want of readers just as this one came: it goes on from there.
                 Err(error) if error.kind() == Kind::Cancelled => continue,
@@ -237,7 +238,11 @@ impl Downloads {
     /// Shows the file to its readers, and puts it in place behind them.
     async fn land(&self, flight: &Arc<Flight>, hash: Sha256, lane: OwnedSemaphorePermit) {
         flight.set_stage(Stage::Landed);
-        if self.stream_only {
+        if self.stream_only && !flight.is_needed_in_tree() {
+            // Those who read it have it open; its name goes now, whatever ends the daemon.
+            if let Err(error) = flight.partial.discard() {
+                tracing::debug!(%error, "a streamed file could not be dropped");
+            }
             return;
         }
         let Ok(_landing) = self.landings.acquire().await else {

@@ -4,7 +4,7 @@
 //! stream is, how it ended. Who moves the bytes is in `download`.
 
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub struct Flight {
     position: AtomicU64,
     /// Readers that have the file open, and others who want it whole.
     interest: AtomicUsize,
+    /// Somebody needs the file in the tree, even where reading alone keeps nothing.
+    needed: AtomicBool,
     sides: Mutex<Vec<ByteRange>>,
     sha256: Mutex<Option<Sha256>>,
 }
@@ -57,6 +59,7 @@ impl Flight {
             progress: watch::Sender::new(0),
             position: AtomicU64::new(0),
             interest: AtomicUsize::new(0),
+            needed: AtomicBool::new(false),
             sides: Mutex::new(Vec::new()),
             sha256: Mutex::new(sha256),
         }
@@ -101,6 +104,15 @@ impl Flight {
     pub fn join(self: &Arc<Self>) -> Passenger {
         self.interest.fetch_add(1, Ordering::SeqCst);
         Passenger(self.clone())
+    }
+
+    /// The file must be in the tree when the flight has landed.
+    pub(super) fn need_in_tree(&self) {
+        self.needed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_needed_in_tree(&self) -> bool {
+        self.needed.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_wanted(&self) -> bool {

@@ -1,0 +1,111 @@
+//! Readers of files that are on their way (promise P1).
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::common::{Lab, bytes, eventually, put};
+use crate::slow::SlowLine;
+use crate::{READ_PATHS, listed};
+
+const BIG: usize = 40 << 20;
+
+fn gets(server: &crate::Server) -> u64 {
+    server.stats()["get"].as_u64().unwrap()
+}
+
+#[test]
+fn p1_a_big_file_is_read_in_any_order_while_it_comes() {
+    for (_, flags) in READ_PATHS {
+        let lab = Lab::new();
+        let content = bytes(40, BIG);
+        put(&lab.dir("srv").join("big.bin"), &content);
+        let server = lab.serve("srv", &[]);
+        let line = SlowLine::to(&server.url);
+        let url = line.url();
+        let args: Vec<_> = ["--remote", &url]
+            .into_iter()
+            .chain(flags.iter().copied())
+            .collect();
+        let mount = lab.mount("mnt", &args);
+        listed(&mount, &server);
+        line.narrow();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    line.allow(256 << 10);
+                    std::thread::sleep(std::time::Duration::from_millis(4));
+                }
+                line.widen();
+            });
+            let file = File::open(mount.path("big.bin")).unwrap();
+            let mut order: Vec<usize> = (0..120).map(|n| n * 7919 % 120).collect();
+            order.push(120);
+            let mut buffer = vec![0; 10_007];
+            for n in order {
+                let at = (n * BIG / 120).saturating_sub(5_003);
+                let got = file.read_at(&mut buffer, at as u64).unwrap();
+                let end = (at + buffer.len()).min(BIG);
+                assert!(buffer[..got] == content[at..end], "at {at}");
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        assert!(fs::read(mount.path("big.bin")).unwrap() == content);
+        eventually("the file is kept", || mount.status()["held"]["files"] == 1);
+        let before = gets(&server);
+        assert!(fs::read(mount.path("big.bin")).unwrap() == content);
+        assert_eq!(gets(&server), before);
+        let at = mount.unmount();
+        assert!(fs::read(at.join("big.bin")).unwrap() == content);
+    }
+}
+
+#[test]
+fn p1_readers_share_one_download_and_do_not_wait_for_its_end() {
+    for (_, flags) in READ_PATHS {
+        let lab = Lab::new();
+        let content = bytes(41, BIG);
+        put(&lab.dir("srv").join("big.bin"), &content);
+        put(&lab.dir("srv").join("small.bin"), &bytes(42, 500_000));
+        let server = lab.serve("srv", &[]);
+        let line = SlowLine::to(&server.url);
+        let url = line.url();
+        let args: Vec<_> = ["--remote", &url]
+            .into_iter()
+            .chain(flags.iter().copied())
+            .collect();
+        let mount = lab.mount("mnt", &args);
+        listed(&mount, &server);
+        line.narrow();
+        line.allow(2 << 20);
+        let first = File::open(mount.path("big.bin")).unwrap();
+        let mut start = vec![0; 300_000];
+        first.read_exact_at(&mut start, 0).unwrap();
+        assert!(
+            start == content[..300_000],
+            "the first bytes, long before the last"
+        );
+        assert_eq!(mount.status()["held"]["files"], 0);
+        assert!(!mount.at.join(".larder").exists());
+        line.allow(1 << 20);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..6)
+                .map(|_| scope.spawn(|| fs::read(mount.path("big.bin")).unwrap()))
+                .collect();
+            line.widen();
+            for reader in readers {
+                assert!(reader.join().unwrap() == content);
+            }
+        });
+        assert_eq!(gets(&server), 1, "one download for all");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    assert!(fs::read(mount.path("small.bin")).unwrap() == bytes(42, 500_000));
+                });
+            }
+        });
+        assert_eq!(gets(&server), 2, "and one for the small file");
+    }
+}
