@@ -26,6 +26,7 @@ use crate::beneath::Dir;
 use crate::clock::{Chance, Clock};
 use crate::config::{ConflictPolicy, Excludes, MountConfig};
 use crate::control;
+use crate::crash;
 use crate::error::{About as _, Error, Kind, Result};
 use crate::fs;
 use crate::fs::mounts::How;
@@ -69,6 +70,7 @@ pub fn mount(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()>
         .thread_name("larder-task")
         .enable_all()
         .build()?;
+    crash::arm()?;
     detach_dead(&config.mountpoint)?;
     let (events, heard) = sync_channel(EVENTS);
     let (daemon, feeds) = build(config, &runtime, events.clone())?;

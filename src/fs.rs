@@ -335,16 +335,16 @@ impl Filesystem for Edge {
     fn flush(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let pid = req.pid();
-        done(
-            reply,
-            self.overlay.flush(fh.0, || killed::is_being_killed(pid)),
-        );
+        let closer = killed::Task {
+            pid: req.pid(),
+            node: id(ino),
+        };
+        done(reply, self.overlay.flush(fh.0, closer));
     }
 
     fn release(

@@ -208,7 +208,11 @@ static SERVE: &[Setting] = &[
 ];
 
 /// Variables of ours that are no settings.
-pub(super) const OTHER_VARIABLES: &[&str] = &["LARDER_CONFIG", "LARDER_RUNTIME_DIR"];
+pub(super) const OTHER_VARIABLES: &[&str] = &[
+    "LARDER_CONFIG",
+    "LARDER_RUNTIME_DIR",
+    crate::crash::VARIABLE,
+];
 
 /// The one of `known` that looks most like `wanted`, if any does.
 pub(super) fn nearest<'a>(

@@ -1,11 +1,56 @@
-//! Whether a process that closes a file does so because a signal ends it (promise P4).
+//! Who closes a file, as far as it decides what the close means (promises P3, P4).
 //!
-//! At FLUSH the kernel still runs in the dying task. Its flags, field 9 of
-//! `/proc/<pid>/stat`, then hold `PF_EXITING` and, for a signal, `PF_SIGNALED`
+//! At FLUSH the kernel still runs in the closing task. If a signal ends it, its flags,
+//! field 9 of `/proc/<pid>/stat`, hold `PF_EXITING` and `PF_SIGNALED`
 //! (`include/linux/sched.h`); both are clear for an ordinary close and for `exit()`.
+//!
+//! A task in `execve()` closes what is close-on-exec while it holds its own
+//! `exec_update_lock`, and waits for our answer; whoever reads its `stat` or its `fdinfo`
+//! waits for that lock. So those two are never simply read: `statm` needs no lock, and says
+//! first whether the task is ending (it has no memory any more).
+//!
+//! A shell that redirects (`command > file`) opens, duplicates and closes: that close
+//! ends nothing, and its descriptor is still in `/proc/<pid>/fdinfo`.
+
+use std::time::Duration;
+
+use super::mounts::SOURCE_PREFIX;
+use crate::index::NodeId;
+use crate::overlay::Closer;
 
 const PF_EXITING: u64 = 0x4;
 const PF_SIGNALED: u64 = 0x400;
+/// The access mode in the flags of an open file, and reading only.
+const O_ACCMODE: u64 = 0o3;
+
+/// How long a task is looked at.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The task that closes a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Task {
+    pub pid: u32,
+    pub node: NodeId,
+}
+
+impl Closer for Task {
+    fn is_being_killed(&self) -> bool {
+        is_being_killed(self.pid)
+    }
+
+    fn keeps_it_open(&self) -> bool {
+        let (pid, node) = (self.pid, self.node);
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let asked = std::thread::Builder::new()
+            .name("larder-closer".into())
+            .spawn(move || {
+                let _ = tell.send(keeps_open(pid, node).unwrap_or(false));
+            });
+        // No answer: the task is in `execve()`, and what that closes was inherited. Whoever
+        // opened the file, or the program that starts, still has it.
+        asked.is_ok() && told.recv_timeout(PATIENCE).unwrap_or(true)
+    }
+}
 
 /// Whether the task `pid` is being ended by a signal. A task that cannot be looked at is not.
 ///
@@ -33,6 +78,41 @@ fn flags(stat: &[u8]) -> Option<u64> {
     rest.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
+/// Whether the task has another descriptor that writes to the file. None: it cannot be looked at.
+fn keeps_open(pid: u32, node: NodeId) -> Option<bool> {
+    // Numbers of mounts differ from one namespace to the next, so they are asked for there.
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
+    let ours: Vec<&str> = mounts
+        .lines()
+        .filter(|line| line.contains(&format!(" {SOURCE_PREFIX}")))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()? {
+        let Ok(info) = entry.and_then(|entry| std::fs::read_to_string(entry.path())) else {
+            // Closed meanwhile.
+            continue;
+        };
+        if writes_to(&info, node, &ours) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// Whether one entry of `fdinfo` is the file, open for writing.
+fn writes_to(info: &str, node: NodeId, mounts: &[&str]) -> bool {
+    let field = |name: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim())
+    };
+    let writes = field("flags:")
+        .and_then(|flags| u64::from_str_radix(flags, 8).ok())
+        .is_some_and(|flags| flags & O_ACCMODE != 0);
+    writes
+        && field("ino:") == Some(node.0.to_string().as_str())
+        && field("mnt_id:").is_some_and(|id| mounts.contains(&id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +123,16 @@ mod tests {
         assert_eq!(flags(stat), Some(4_194_308));
         assert_eq!(flags(b"garbage"), None);
         assert!(!is_being_killed(std::process::id()));
+    }
+
+    #[test]
+    fn p4_another_descriptor_of_the_file_is_told_from_others() {
+        let info = "pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t7\n";
+        assert!(writes_to(info, NodeId(7), &["29"]));
+        assert!(!writes_to(info, NodeId(8), &["29"]));
+        assert!(!writes_to(info, NodeId(7), &["30"]));
+        let reads = "pos:\t0\nflags:\t0100000\nmnt_id:\t29\nino:\t7\n";
+        assert!(!writes_to(reads, NodeId(7), &["29"]));
+        assert_eq!(keeps_open(std::process::id(), NodeId(7)), Some(false));
     }
 }

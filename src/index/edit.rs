@@ -158,6 +158,8 @@ impl Writer {
     ) -> Result<u64> {
         if let Some(staged) = staged {
             self.run_sql("DELETE FROM staged WHERE id = ?1", [staged as i64])?;
+            // Written anew from its start: what a killed writer had torn is gone.
+            self.run_sql("UPDATE nodes SET writing = 0 WHERE id = ?1", [id.0 as i64])?;
         }
         let generation = self.queue_put(id, queue, now_ms)?;
         self.run_sql(

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::node::{NodeId, RemoteId};
 use super::schema::sql;
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::path::{Name, RelPath};
 
@@ -109,6 +110,7 @@ impl Writer {
             let (batch, stop) = gather(first, inbox);
             let mut answers = Vec::with_capacity(batch.len());
             let committed = self.transact(batch, &mut answers);
+            crash::point("index.committed");
             let changed = std::mem::take(&mut self.changed);
             if std::mem::take(&mut self.moved_dirs) {
                 self.moves.fetch_add(1, Ordering::AcqRel);

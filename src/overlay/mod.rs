@@ -108,6 +108,25 @@ pub struct Caller {
     pub gid: u32,
 }
 
+/// Who closes a file.
+pub trait Closer {
+    /// Whether a signal is ending it.
+    fn is_being_killed(&self) -> bool;
+    /// Whether it has the file open for writing by another descriptor too.
+    fn keeps_it_open(&self) -> bool;
+}
+
+/// All that is known is whether it is being killed.
+impl<F: Fn() -> bool> Closer for F {
+    fn is_being_killed(&self) -> bool {
+        self()
+    }
+
+    fn keeps_it_open(&self) -> bool {
+        false
+    }
+}
+
 /// How the mount behaves.
 pub struct Settings {
     pub offline: Offline,

@@ -2,13 +2,24 @@
 //! each in one line that `status` repeats.
 
 use super::Overlay;
+use crate::beneath::{Facts, FileKind};
+use crate::crash;
 use crate::error::{Kind, Result};
-use crate::index::{Node, StagedRow, Writing, holding, node as rows};
+use crate::index::{Node, NodeId, StagedRow, Writing, holding, node as rows};
+use crate::path::RelPath;
 use crate::store::StagedId;
 use crate::transfer::commit::seen;
 
 /// Rows looked at in one go.
 const PAGE: usize = 1000;
+
+/// Something that is not a file has the name by now, or the name of its directory.
+fn is_in_the_way(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::IsADirectory | Kind::NotADirectory | Kind::Denied
+    )
+}
 
 impl Overlay {
     /// Puts right what a killed daemon left. Nothing else runs yet.
@@ -31,7 +42,7 @@ impl Overlay {
             // Made just before its row: nothing was written to it that anybody was promised.
             match facts.size {
                 0 => self.store.drop_staged(id)?,
-                _ => self.keep(id, &crate::path::RelPath::root())?,
+                _ => self.keep(id, &RelPath::root())?,
             }
         }
         Ok(())
@@ -43,19 +54,13 @@ impl Overlay {
         let staged_id = row.id;
         let facts = match self.store.open_staged(id) {
             Ok(file) => crate::beneath::facts_of(&file)?,
-            Err(error) if error.kind() == Kind::NotFound => {
-                return self.recover_published(row);
-            }
+            Err(error) if error.kind() == Kind::NotFound => return self.recover_published(row),
             Err(error) => return Err(error),
         };
         let path = self.index.path_of(row.node)?;
         match (&path, row.closed) {
             (Some(path), Some(closed)) if closed == (facts.size, facts.mtime_ns) => {
-                let local = |p: &crate::path::RelPath| self.is_local_only(p);
-                self.commit.written(row.node, id, &local)?;
-                self.note(format!(
-                    "{path}: was closed just before the last end; it is whole and in place"
-                ));
+                self.recover_closed(row, path, closed)?;
             }
             (Some(path), _) => {
                 self.keep(id, path)?;
@@ -70,24 +75,71 @@ impl Overlay {
         Ok(())
     }
 
-    /// Published, and killed before the row: what the tree has is what was closed. If it is not,
-    /// the row follows the tree later.
+    /// Renamed into the tree, and killed before the row: what was closed is there under its name.
     fn recover_published(&self, row: &StagedRow) -> Result<()> {
         let (id, now) = (StagedId(row.id), self.clock.now_ns());
-        if let Some(path) = self.index.path_of(row.node)?
-            && let Some(closed) = row.closed
-            && let Ok(facts) = self.store.root().stat(&path)
-            && closed == (facts.size, facts.mtime_ns)
+        let found = self.index.path_of(row.node)?;
+        if let (Some(path), Some(closed)) = (found, row.closed)
+            && let Some(facts) = self.stored(&path)?
+            && facts.kind == FileKind::File
+            && (facts.size, facts.mtime_ns) == closed
         {
             let queue = !self.is_local_only(&path);
             self.commit
                 .record_written(row.node, Some(id), &facts, queue)?;
+            crash::point("recover.published");
             return Ok(());
         }
         self.index.edit(move |w| w.abandon_staged(id.0, now))
     }
 
-    fn keep(&self, id: StagedId, path: &crate::path::RelPath) -> Result<()> {
+    /// Closed, and killed before it had its name: it gets it now, unless the folder has something
+    /// newer there, which somebody put there since.
+    fn recover_closed(&self, row: &StagedRow, path: &RelPath, closed: (u64, i64)) -> Result<()> {
+        let (id, now) = (StagedId(row.id), self.clock.now_ns());
+        let local = |path: &RelPath| self.is_local_only(path);
+        let published = match self.is_newer_by_hand(row.node, path, closed.1)? {
+            true => false,
+            false => match self.commit.written(row.node, id, &local) {
+                Ok(_) => true,
+                Err(error) if is_in_the_way(error.kind()) => false,
+                Err(error) => return Err(error),
+            },
+        };
+        if published {
+            self.note(format!(
+                "{path}: was closed just before the last end; it is whole and in place"
+            ));
+            return Ok(());
+        }
+        let kept = self.store.orphan(id, path)?;
+        self.index.edit(move |w| w.abandon_staged(id.0, now))?;
+        self.note(format!(
+            "{path}: was written just before the last end, and replaced in the folder since; what was written is kept as .larder/orphans/{kept}"
+        ));
+        Ok(())
+    }
+
+    fn stored(&self, path: &RelPath) -> Result<Option<Facts>> {
+        match self.store.root().stat(path) {
+            Ok(facts) => Ok(Some(facts)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the folder has a file at `path` that is not the one of the row, and newer than `mtime_ns`.
+    fn is_newer_by_hand(&self, id: NodeId, path: &RelPath, mtime_ns: i64) -> Result<bool> {
+        let (Some(facts), Some(node)) = (self.stored(path)?, self.index.node(id)?) else {
+            return Ok(false);
+        };
+        let now = (facts.size, facts.mtime_ns);
+        let known = now == (node.size, node.mtime_ns)
+            || node.seen.is_some_and(|s| now == (s.size, s.mtime_ns));
+        Ok(!known && facts.mtime_ns > mtime_ns)
+    }
+
+    fn keep(&self, id: StagedId, path: &RelPath) -> Result<()> {
         let kept = self.store.orphan(id, path)?;
         self.note(format!(
             "{path}: was being written at the last end; the unfinished file is kept as .larder/orphans/{kept}"
@@ -109,10 +161,9 @@ impl Overlay {
         let Some(path) = self.index.path_of(id)? else {
             return Ok(());
         };
-        let facts = match self.store.root().stat(&path) {
-            Ok(facts) => facts,
-            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+        let Some(facts) = self.stored(&path)?.filter(|f| f.kind == FileKind::File) else {
+            // Removed or replaced by hand since: the comparison of its directory will tell.
+            return Ok(());
         };
         let local = self.is_local_only(&path);
         if Some(seen(&facts)) == node.seen || local {
@@ -160,7 +211,7 @@ impl Overlay {
         Ok(())
     }
 
-    fn forget_bytes(&self, path: &crate::path::RelPath) -> Result<()> {
+    fn forget_bytes(&self, path: &RelPath) -> Result<()> {
         let Some(node) = self.index.read(|c| rows::resolve(c, path))? else {
             return Ok(());
         };
@@ -178,7 +229,6 @@ impl Overlay {
         self.check_writable()?;
         let _paths = self.commit.paths_stay();
         let found = self.index.read(|c| rows::resolve(c, &row.path))?;
-        let _node = found.as_ref().map(|n| self.commit.hold(n.id));
         if found
             .as_ref()
             .is_some_and(|n| self.opens.is_being_written(n.id))

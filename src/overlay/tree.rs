@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Answer, Attr, Caller, Overlay};
 use crate::beneath::{FileKind, Onto, set_times_of};
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Attrs, Held, NewNode, Node, NodeId, NodeKind, node as rows};
 use crate::path::{Name, RelPath};
@@ -73,6 +74,7 @@ impl Overlay {
             done => done?,
         }
         self.own_path(&path, caller)?;
+        crash::point("mkdir.tree");
         let new = self.new_node(parent, name, NodeKind::Dir, mode, caller);
         let now = self.clock.now_ns();
         let node = self.index.edit(move |w| w.create(&new, now))?;
@@ -173,9 +175,11 @@ impl Overlay {
         let _node = self.commit.hold(node.id);
         self.uploads.cancel(node.id);
         unless_missing(self.store.root().remove_file(&self.path_of(node.id)?))?;
+        crash::point("unlink.tree");
         let (id, now) = (node.id, self.clock.now_ns());
         let propagate = self.settings.propagate_deletes;
         self.index.edit(move |w| w.unlink(id, propagate, now))?;
+        crash::point("unlink.row");
         self.detach(id);
         self.uploads.kick();
         Ok(())
@@ -242,8 +246,12 @@ impl Overlay {
         }
         self.check_target(&node, target.as_ref())?;
         self.settle(node.id)?;
+        crash::point("rename.settled");
         self.move_in_tree(&node, &old, &new, target.as_ref())?;
-        self.record_rename(node.id, to, target.as_ref())
+        crash::point("rename.tree");
+        self.record_rename(node.id, to, target.as_ref())?;
+        crash::point("rename.row");
+        Ok(())
     }
 
     fn check_target(&self, node: &Node, target: Option<&Node>) -> Result<()> {

@@ -14,8 +14,9 @@ use std::sync::atomic::Ordering;
 
 use super::handles::{Body, Handle, OpenNode, OpenState, Opened, Session};
 use super::read::Access;
-use super::{Answer, Attr, Caller, Overlay};
+use super::{Answer, Attr, Caller, Closer, Overlay};
 use crate::beneath::{Mode, OFlags, facts_of, set_owner_of};
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, NewNode, Node, NodeId, NodeKind, Writing};
 use crate::path::Name;
@@ -31,6 +32,25 @@ fn own(file: &File, caller: Caller) -> Result<()> {
         Err(error) if error.kind() != Kind::Denied => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether nothing was written yet to a file that has no name of its own yet.
+fn is_empty_and_staged(state: &OpenState) -> Result<bool> {
+    let staged = state.session.as_ref().is_some_and(|s| s.staged.is_some());
+    match state.body.whole() {
+        Some(file) if staged => Ok(facts_of(&file)?.size == 0),
+        _ => Ok(false),
+    }
+}
+
+/// Whether the bytes are exactly those that a `close()` vouched for: whoever was killed later
+/// (a child that had inherited the descriptor) wrote nothing. An empty file proves nothing.
+fn is_as_closed(session: &Session, state: &OpenState) -> Result<bool> {
+    let Some(file) = state.body.whole() else {
+        return Ok(false);
+    };
+    let facts = facts_of(&file)?;
+    Ok(session.closed && facts.size > 0 && session.recorded == Some(seen(&facts)))
 }
 
 impl Overlay {
@@ -62,6 +82,7 @@ impl Overlay {
         }
         let staged = self.with_room(|| self.store.stage(new.mode))?;
         own(&staged.file, caller)?;
+        crash::point("stage.file");
         let staged_id = staged.id;
         let made = self.index.edit(move |w| {
             let node = w.create(&new, now)?;
@@ -81,6 +102,7 @@ impl Overlay {
             closed: false,
             killed: false,
         };
+        crash::point("stage.row");
         self.enter_writer(node, staged.file, session)
     }
 
@@ -255,6 +277,7 @@ impl Overlay {
             self.store.drop_staged(staged_id)?;
             return Err(error);
         }
+        crash::point("truncate.row");
         let opened = self.enter(node, Body::File(Arc::new(staged.file)), true);
         if let Some(open) = self.opens.node(id) {
             open.lock().session = Some(Session {
@@ -271,6 +294,7 @@ impl Overlay {
     fn begin_in_place(&self, node: Node, file: File) -> Result<Opened> {
         let id = node.id;
         self.mark(id, Writing::Open)?;
+        crash::point("in_place.intent");
         let recorded = match node.seen {
             Some(seen) => Some(seen),
             None => Some(seen(&facts_of(&file)?)),
@@ -319,14 +343,13 @@ impl Overlay {
         self.with_room(|| crate::store::allocate(&file, offset, len, keep_size))
     }
 
-    /// A `close()` of one of the handle's descriptors. `killed` says whether its process is being
-    /// ended by a signal; it is asked of writers only.
-    pub fn flush(&self, fh: u64, killed: impl FnOnce() -> bool) -> Result<()> {
+    /// A `close()` of one of the handle's descriptors. The closer is asked of writers only.
+    pub fn flush(&self, fh: u64, closer: impl Closer) -> Result<()> {
         let handle = self.opens.handle(fh)?;
         if !handle.writes {
             return Ok(());
         }
-        let killed = killed();
+        let killed = closer.is_being_killed();
         handle.killed.store(killed, Ordering::SeqCst);
         if killed {
             return Ok(());
@@ -334,6 +357,10 @@ impl Overlay {
         let _paths = self.commit.paths_stay();
         let _node = self.commit.hold(handle.node.id);
         let mut state = handle.node.lock();
+        if is_empty_and_staged(&state)? && closer.keeps_it_open() {
+            // `command > file`: the shell closes what it duplicated, before there is anything.
+            return Ok(());
+        }
         self.record(handle.node.id, &mut state)
     }
 
@@ -355,10 +382,12 @@ impl Overlay {
                 let (now, recorded) = (self.clock.now_ms(), seen(&facts));
                 self.index
                     .edit(move |w| w.close_staged(staged.0, id, recorded, queue, now))?;
+                crash::point("close.row");
                 session.closed = true;
             }
             None => {
                 self.commit.record_written(id, None, &facts, queue)?;
+                crash::point("close.in_place");
             }
         }
         session.recorded = Some(seen(&facts));
@@ -434,7 +463,9 @@ impl Overlay {
                 self.index.edit(move |w| w.abandon_staged(staged.0, now))?;
                 self.store.drop_staged(staged)
             }
-            Some(staged) if session.killed => self.keep_orphan(id, staged, state),
+            Some(staged) if session.killed && !is_as_closed(&session, state)? => {
+                self.keep_orphan(id, staged, state)
+            }
             Some(staged) => {
                 state.session = Some(session);
                 let recorded = self.record(id, state);
@@ -459,6 +490,7 @@ impl Overlay {
     ) -> Result<()> {
         let path = self.path_of(id)?;
         let kept = self.store.orphan(staged, &path)?;
+        crash::point("orphan.kept");
         let now = self.clock.now_ns();
         self.index.edit(move |w| {
             w.abandon_staged(staged.0, now)?;

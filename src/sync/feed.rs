@@ -14,6 +14,7 @@ use super::diff::Merge;
 use crate::backends::remote::Remote;
 use crate::backends::{Capabilities, Changes};
 use crate::clock::{Chance, Clock};
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Index, node as rows, remote as facts};
 use crate::object::{Change, Cursor, Listed};
@@ -227,6 +228,9 @@ impl Feed {
             .edit_later(move |w| w.apply(id, &rest, Some(&cursor), now))
             .await?;
         if any {
+            crash::point("apply.changes");
+        }
+        if any {
             (self.news)();
         }
         Ok(())
@@ -320,6 +324,7 @@ impl Merging {
         let changes = std::mem::take(pending);
         self.index
             .edit(move |w| w.apply_listing(id, &changes, begun, now))?;
+        crash::point("apply.listing");
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use crate::beneath::Facts;
 use crate::clock::Clock;
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Index, NodeId, Seen};
 use crate::object::{RemoteId, Sha256, Version};
@@ -76,10 +77,15 @@ impl Commit {
             partial.discard()?;
             return Ok(false);
         };
+        crash::point("hydrate.whole");
         let facts = partial.publish(&self.store, &path, node.mtime_ns, node.mode)?;
+        crash::point("hydrate.renamed");
         let now_ms = self.clock.now_ms();
-        self.index
-            .edit(move |w| w.hydrated(id, &version, seen(&facts), sha256, now_ms))
+        let kept = self
+            .index
+            .edit(move |w| w.hydrated(id, &version, seen(&facts), sha256, now_ms))?;
+        crash::point("hydrate.row");
+        Ok(kept)
     }
 
     /// A staged file was closed by its last writer: publishes it. `queue`: whether it may leave.
@@ -108,7 +114,9 @@ impl Commit {
             ));
         };
         let facts = self.store.publish(staged, &path)?;
+        crash::point("publish.renamed");
         self.record_written(id, Some(staged), &facts, !local_only(&path))?;
+        crash::point("publish.row");
         Ok(seen(&facts))
     }
 
@@ -163,7 +171,9 @@ impl Commit {
             return Ok(false);
         }
         self.store.bury(&path)?;
+        crash::point("evict.buried");
         self.index.edit(move |w| w.not_held(id))?;
+        crash::point("evict.row");
         Ok(true)
     }
 }

@@ -24,6 +24,7 @@ use crate::backends::Upload;
 use crate::backends::remote::{Remote, Remotes};
 use crate::beneath::{Mode, OFlags, facts_of};
 use crate::clock::Chance;
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, Operation, OutboxRow, Sent, Writing, node as rows, outbox};
 use crate::metrics::Metrics;
@@ -354,14 +355,18 @@ impl Uploads {
             Some(version) => Precondition::Matches(version.clone()),
             None => Precondition::Absent,
         };
+        crash::point("upload.begin");
         match remote
             .backend
             .put(&path, upload.clone(), precondition)
             .await
         {
             Ok(meta) => {
+                crash::point("upload.answered");
                 self.metrics.uploaded.add(1);
-                self.finish(row, path, Sent::Published(meta)).await
+                self.finish(row, path, Sent::Published(meta)).await?;
+                crash::point("upload.row");
+                Ok(())
             }
             Err(error) if error.kind() == Kind::Conflict => {
                 self.conflict(row, &node, &path, remote, upload).await
@@ -535,12 +540,16 @@ impl Uploads {
             }
             let now_ms = commit.clock.now_ms();
             let conflict = commit.index.edit(move |w| w.conflict_begins(id, &url, now_ms))?;
+            crash::point("conflict.row");
             let file = commit.store.set_aside(&path, conflict as u64)?;
+            crash::point("conflict.aside");
             tracing::warn!(%path, kept = %file, "changed here and at the remote: the remote's version has the path, ours is kept in conflicts");
             commit.index.edit(move |w| {
                 w.conflict_named(conflict, &file)?;
                 w.conflicted(id, remote_id, &theirs, now_ms * 1_000_000)
-            })
+            })?;
+            crash::point("conflict.named");
+            Ok(())
         })
         .await
         .map_err(|_| Error::new(Kind::Io, "setting a conflict aside failed"))?

@@ -127,9 +127,20 @@ impl Lab {
 
     /// The same where failing is what is expected.
     pub fn try_mount(&self, name: &str, args: &[&str]) -> Result<Mount<'_>, Output> {
+        self.try_mount_with(name, &[], args)
+    }
+
+    /// The same with variables in the daemon's environment.
+    pub fn try_mount_with(
+        &self,
+        name: &str,
+        env: &[(&str, &str)],
+        args: &[&str],
+    ) -> Result<Mount<'_>, Output> {
         let at = self.dir(name);
         let output = self
             .larder()
+            .envs(env.iter().copied())
             .arg("mount")
             .arg(&at)
             .args(args)

@@ -1,0 +1,103 @@
+//! Named places where the process can be made to die, for the tests that kill it there.
+//!
+//! Compiled in always, so that what is tested is what is shipped; armed only by the
+//! environment: `LARDER_CRASH_AT=NAME`, or `NAME:3` for the third time that the place is
+//! reached. Unarmed, a place costs one relaxed load. Dying is `abort`: no destructor, no
+//! flush, nothing but what the kernel has already been given.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::error::{Error, Kind, Result};
+
+/// The variable that arms a place.
+pub const VARIABLE: &str = "LARDER_CRASH_AT";
+
+/// Every place there is, in the order of a file's life.
+pub const POINTS: &[&str] = &[
+    "mkdir.tree",
+    "stage.file",
+    "stage.row",
+    "truncate.row",
+    "in_place.intent",
+    "close.row",
+    "close.in_place",
+    "publish.renamed",
+    "publish.row",
+    "orphan.kept",
+    "hydrate.whole",
+    "hydrate.renamed",
+    "hydrate.row",
+    "evict.buried",
+    "evict.row",
+    "rename.settled",
+    "rename.tree",
+    "rename.row",
+    "unlink.tree",
+    "unlink.row",
+    "upload.begin",
+    "upload.answered",
+    "upload.row",
+    "conflict.row",
+    "conflict.aside",
+    "conflict.named",
+    "apply.listing",
+    "apply.changes",
+    "index.committed",
+    "recover.published",
+];
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+static PLAN: OnceLock<(String, AtomicU32)> = OnceLock::new();
+
+/// Reads the environment; for the start of a daemon. Errors: `Invalid` for a place that
+/// does not exist.
+pub fn arm() -> Result<()> {
+    let Ok(wanted) = std::env::var(VARIABLE) else {
+        return Ok(());
+    };
+    let (name, times) = match wanted.split_once(':') {
+        Some((name, times)) => (name, times.parse().unwrap_or(0)),
+        None => (wanted.as_str(), 1),
+    };
+    if !POINTS.contains(&name) || times == 0 {
+        let text =
+            format!("`{wanted}` is no place to crash at; it is one of {POINTS:?}, or NAME:3");
+        return Err(Error::new(Kind::Invalid, text).about(VARIABLE));
+    }
+    let plan = PLAN.get_or_init(|| (name.to_owned(), AtomicU32::new(times)));
+    ARMED.store(!plan.0.is_empty(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// The process dies here if it was told to.
+#[inline]
+pub fn point(name: &str) {
+    if ARMED.load(Ordering::Relaxed) {
+        reached(name);
+    }
+}
+
+#[cold]
+fn reached(name: &str) {
+    debug_assert!(POINTS.contains(&name), "{name} is not in the table");
+    if let Some((wanted, left)) = PLAN.get()
+        && wanted == name
+        && left.fetch_sub(1, Ordering::SeqCst) == 1
+    {
+        std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unarmed_place_is_passed() {
+        assert!(POINTS.iter().all(|name| {
+            point(name);
+            true
+        }));
+    }
+}

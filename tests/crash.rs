@@ -1,0 +1,19 @@
+//! Killed at any instant: what was acknowledged is there, what was not whole is nowhere
+//! (promises P1, P3, P4, P7, P11), on real mounts of a real server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod common;
+
+#[path = "crash/killed_writers.rs"]
+mod killed_writers;
+#[path = "crash/ledger.rs"]
+mod ledger;
+#[path = "crash/points.rs"]
+mod points;
+#[path = "crash/random.rs"]
+mod random;
