@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Settings;
+use crate::beneath::facts_of;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Node, NodeId, Seen};
 use crate::path::RelPath;
 use crate::store::StagedId;
+use crate::transfer::commit::seen;
 use crate::transfer::flight::Passenger;
 use crate::transfer::upload::Rules;
 
@@ -67,6 +69,25 @@ impl OpenNode {
     pub fn lock(&self) -> MutexGuard<'_, OpenState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether nothing was written yet to a file that has no name of its own yet.
+pub(super) fn is_empty_and_staged(state: &OpenState) -> Result<bool> {
+    let staged = state.session.as_ref().is_some_and(|s| s.staged.is_some());
+    match state.body.whole() {
+        Some(file) if staged => Ok(facts_of(&file)?.size == 0),
+        _ => Ok(false),
+    }
+}
+
+/// Whether the bytes are exactly those that a `close()` vouched for: whoever was killed later
+/// (a child that had inherited the descriptor) wrote nothing. An empty file proves nothing.
+pub(super) fn is_as_closed(session: &Session, state: &OpenState) -> Result<bool> {
+    let Some(file) = state.body.whole() else {
+        return Ok(false);
+    };
+    let facts = facts_of(&file)?;
+    Ok(session.closed && facts.size > 0 && session.recorded == Some(seen(&facts)))
 }
 
 /// One `open()`.

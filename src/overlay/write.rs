@@ -12,7 +12,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::handles::{Body, Handle, OpenNode, OpenState, Opened, Session};
+use super::handles::{
+    Body, Handle, OpenNode, OpenState, Opened, Session, is_as_closed, is_empty_and_staged,
+};
 use super::read::Access;
 use super::{Answer, Attr, Caller, Closer, Overlay};
 use crate::beneath::{Mode, OFlags, facts_of, set_owner_of};
@@ -32,25 +34,6 @@ fn own(file: &File, caller: Caller) -> Result<()> {
         Err(error) if error.kind() != Kind::Denied => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Whether nothing was written yet to a file that has no name of its own yet.
-fn is_empty_and_staged(state: &OpenState) -> Result<bool> {
-    let staged = state.session.as_ref().is_some_and(|s| s.staged.is_some());
-    match state.body.whole() {
-        Some(file) if staged => Ok(facts_of(&file)?.size == 0),
-        _ => Ok(false),
-    }
-}
-
-/// Whether the bytes are exactly those that a `close()` vouched for: whoever was killed later
-/// (a child that had inherited the descriptor) wrote nothing. An empty file proves nothing.
-fn is_as_closed(session: &Session, state: &OpenState) -> Result<bool> {
-    let Some(file) = state.body.whole() else {
-        return Ok(false);
-    };
-    let facts = facts_of(&file)?;
-    Ok(session.closed && facts.size > 0 && session.recorded == Some(seen(&facts)))
 }
 
 impl Overlay {
