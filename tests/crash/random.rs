@@ -71,7 +71,7 @@ fn work(mount: &Path, who: u64, turn: u64, dice: &mut Dice, ledger: &mut Ledger)
 
 #[test]
 #[ignore = "finds acknowledged writes that come back as an older version"]
-fn p3_killed_at_random_while_many_write() {
+fn unproved_killed_at_random_while_many_write() {
     let lab = Lab::new();
     let server = lab.serve("srv", &[]);
     let args = [
