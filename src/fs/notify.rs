@@ -1,6 +1,7 @@
 //! Tells the kernel what it must forget: one thread, which holds no lock of ours and
 //! answers no request, for the kernel may make it wait for lookups under way.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
@@ -16,9 +17,12 @@ pub fn run(events: &Receiver<Event>, notifier: &Notifier, index: &Arc<Index>) {
     while let Ok(event) = events.recv() {
         match event {
             Event::Names(names) => {
+                let mut dirs = HashSet::new();
                 for changed in names {
                     forget(notifier, changed.parent, changed.name.as_os_str());
+                    dirs.insert(changed.parent);
                 }
+                dirs.into_iter().for_each(|dir| forget_listing(notifier, dir));
             }
             Event::Everything => forget_all(notifier, index),
         }
@@ -31,6 +35,14 @@ fn forget(notifier: &Notifier, parent: NodeId, name: &std::ffi::OsStr) {
     let _ = notifier.inval_entry(INodeNo(parent.0), name);
 }
 
+/// A listing that the kernel has cached may name what it has no entry for, and the other way
+/// about: forgetting entries does not reach it.
+fn forget_listing(notifier: &Notifier, dir: NodeId) {
+    let _ = notifier.inval_inode(INodeNo(dir.0), 0, 0);
+}
+
+/// Entries at the top take everything beneath with them, but for the listings of directories
+/// that somebody is in.
 fn forget_all(notifier: &Notifier, index: &Arc<Index>) {
     let mut after = Vec::new();
     loop {
@@ -44,5 +56,11 @@ fn forget_all(notifier: &Notifier, index: &Arc<Index>) {
             forget(notifier, ROOT, name.as_os_str());
         }
     }
-    let _ = notifier.inval_inode(INodeNo(ROOT.0), 0, 0);
+    forget_listing(notifier, ROOT);
+    let mut after = ROOT;
+    while let Ok(page) = index.read(|c| rows::dirs_after(c, after, PAGE)) {
+        let Some(last) = page.last() else { break };
+        after = *last;
+        page.iter().for_each(|dir| forget_listing(notifier, *dir));
+    }
 }

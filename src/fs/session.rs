@@ -106,6 +106,8 @@ pub(super) fn negotiate(
         InitFlags::FUSE_PARALLEL_DIROPS,
         InitFlags::FUSE_ASYNC_DIO,
         InitFlags::FUSE_CACHE_SYMLINKS,
+        // A cached listing is compared with its directory's time.
+        InitFlags::FUSE_AUTO_INVAL_DATA,
     ] {
         let _ = config.add_capabilities(flag);
     }

@@ -339,6 +339,14 @@ pub fn child_dirs(
     )
 }
 
+/// Up to `limit` directories whose numbers are above `after`, in order.
+pub fn dirs_after(c: &Connection, after: NodeId, limit: usize) -> Result<Vec<NodeId>> {
+    let query = "SELECT id FROM nodes WHERE kind = 1 AND id > ?1 ORDER BY id LIMIT ?2";
+    rows(c, query, params![after.0 as i64, limit as i64], |row| {
+        Ok(NodeId(row.get::<_, i64>(0).map_err(sql)? as u64))
+    })
+}
+
 /// The path of a node; none if it, or an ancestor, is gone.
 pub fn path(c: &Connection, id: NodeId) -> Result<Option<RelPath>> {
     let mut names: Vec<Vec<u8>> = Vec::new();

@@ -318,6 +318,7 @@ impl Writer {
              VALUES (?1, ?2, ?3, 1, 0, ?4, ?4, 493, 0)",
             params![id.0 as i64, parent.0 as i64, name.as_bytes(), now_ns],
         )?;
+        self.touch_dir(parent, now_ns)?;
         self.tell(parent, name);
         Ok(id)
     }
@@ -341,6 +342,8 @@ impl Writer {
             ],
         )?;
         self.store_replica(remote, &object.key, Some(id), meta)?;
+        // A new time tells the kernel that a listing it was still reading is out of date.
+        self.touch_dir(parent, now_ns)?;
         self.tell(parent, name);
         Ok(())
     }

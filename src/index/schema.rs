@@ -39,6 +39,7 @@ CREATE TABLE nodes(
 CREATE UNIQUE INDEX nodes_by_name ON nodes(parent, name);
 CREATE INDEX nodes_by_use ON nodes(accessed) WHERE kind = 0 AND held <> 0 AND dirty = 0;
 CREATE INDEX nodes_held ON nodes(parent) WHERE held <> 0;
+CREATE INDEX nodes_dirs ON nodes(id) WHERE kind = 1;
 CREATE INDEX nodes_dirty ON nodes(id) WHERE dirty <> 0 OR writing <> 0;
 CREATE TABLE replicas(
   remote INTEGER NOT NULL, key BLOB NOT NULL, node INTEGER, version TEXT NOT NULL,

@@ -1,0 +1,184 @@
+//! A wire between a mount and its server that can be cut, stalled, slowed, and made to lose answers.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How often a waiting end looks whether the wire changed.
+const LOOK: Duration = Duration::from_millis(10);
+
+const OPEN: u8 = 0;
+const CUT: u8 = 1;
+const STALLED: u8 = 2;
+
+#[derive(Default)]
+struct State {
+    mode: AtomicU8,
+    /// Bytes a second towards the client; 0 for as fast as it goes.
+    rate: AtomicU64,
+    /// Answers to uploads still to be lost.
+    lose: AtomicU64,
+    lost: AtomicU64,
+    /// Bytes that went towards the client.
+    down: AtomicU64,
+    /// Counts the cuts: a connection does not survive one.
+    cuts: AtomicU64,
+    ended: AtomicBool,
+}
+
+/// The wire. Ends with the test.
+pub struct Proxy {
+    state: Arc<State>,
+    pub url: String,
+}
+
+impl Proxy {
+    /// A wire to the server at `url`, open.
+    pub fn to(url: &str) -> Proxy {
+        let target = url.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(State::default());
+        listener.set_nonblocking(true).unwrap();
+        let shared = state.clone();
+        thread::spawn(move || {
+            while !shared.ended.load(Ordering::SeqCst) {
+                match listener.accept() {
+                    Ok((client, _)) => join(client, &target, &shared),
+                    Err(_) => thread::sleep(LOOK),
+                }
+            }
+        });
+        Proxy { state, url }
+    }
+
+    /// Connections end, and no new one lasts.
+    pub fn cut(&self) {
+        self.state.mode.store(CUT, Ordering::SeqCst);
+        self.state.cuts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Connections stand, and nothing goes through them.
+    pub fn stall(&self) {
+        self.state.mode.store(STALLED, Ordering::SeqCst);
+    }
+
+    pub fn open(&self) {
+        self.state.rate.store(0, Ordering::SeqCst);
+        self.state.mode.store(OPEN, Ordering::SeqCst);
+    }
+
+    /// Lets so many bytes a second through to the client.
+    pub fn slow(&self, rate: u64) {
+        self.state.rate.store(rate, Ordering::SeqCst);
+    }
+
+    /// The next `n` uploads arrive, and their answers do not.
+    pub fn lose_answers(&self, n: u64) {
+        self.state.lose.store(n, Ordering::SeqCst);
+    }
+
+    pub fn lost_answers(&self) -> u64 {
+        self.state.lost.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that came down so far.
+    pub fn down(&self) -> u64 {
+        self.state.down.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+fn join(client: TcpStream, target: &str, state: &Arc<State>) {
+    client.set_nonblocking(false).unwrap();
+    if state.mode.load(Ordering::SeqCst) == CUT {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(target) else {
+        return;
+    };
+    let uploads = Arc::new(AtomicBool::new(false));
+    for (from, to, is_up) in [(&client, &server, true), (&server, &client, false)] {
+        let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        let (state, uploads) = (state.clone(), uploads.clone());
+        thread::spawn(move || {
+            copy(&from, &to, is_up, &state, &uploads);
+            let _ = from.shutdown(Shutdown::Both);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+    }
+}
+
+/// Passes bytes on until either end is gone or the wire is cut.
+fn copy(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    is_up: bool,
+    state: &State,
+    uploads: &AtomicBool,
+) {
+    from.set_read_timeout(Some(LOOK)).unwrap();
+    let mut buffer = [0; 16 << 10];
+    let cuts = state.cuts.load(Ordering::SeqCst);
+    loop {
+        match state.mode.load(Ordering::SeqCst) {
+            _ if state.ended.load(Ordering::SeqCst) => return,
+            _ if state.cuts.load(Ordering::SeqCst) != cuts => return,
+            STALLED => {
+                thread::sleep(LOOK);
+                continue;
+            }
+            _ => {}
+        }
+        let n = match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(n) => n,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+            Err(_) => return,
+        };
+        if is_up && is_request(&buffer[..n]) {
+            uploads.store(buffer.starts_with(b"PUT "), Ordering::SeqCst);
+        }
+        if !is_up && uploads.load(Ordering::SeqCst) && take(&state.lose) {
+            state.lost.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        if to.write_all(&buffer[..n]).is_err() {
+            return;
+        }
+        if !is_up {
+            state.down.fetch_add(n as u64, Ordering::SeqCst);
+            let rate = state.rate.load(Ordering::SeqCst);
+            if rate > 0 {
+                thread::sleep(Duration::from_secs_f64(n as f64 / rate as f64));
+            }
+        }
+    }
+}
+
+fn is_request(bytes: &[u8]) -> bool {
+    [&b"GET "[..], b"PUT ", b"HEAD ", b"DELETE "]
+        .iter()
+        .any(|verb| bytes.starts_with(verb))
+}
+
+fn take(count: &AtomicU64) -> bool {
+    count
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+        .is_ok()
+}

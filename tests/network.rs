@@ -1,0 +1,69 @@
+//! One mount and its server: freshness, absence, deadlines, uploads, deletes, on real mounts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod common;
+
+#[path = "common/proxy.rs"]
+mod proxy;
+
+#[path = "network/away.rs"]
+mod away;
+#[path = "network/deletes.rs"]
+mod deletes;
+#[path = "network/fresh.rs"]
+mod fresh;
+#[path = "network/remotes.rs"]
+mod remotes;
+#[path = "network/uploads.rs"]
+mod uploads;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What promise P8 allows.
+pub const FRESH: Duration = Duration::from_secs(1);
+
+/// Waits until `condition` holds, at most `limit`; returns how long it took.
+#[track_caller]
+pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let done = condition();
+        let took = begun.elapsed();
+        assert!(took <= limit, "took {took:?}: {what}");
+        if done {
+            return took;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What `ls` shows.
+pub fn names(dir: &Path) -> BTreeSet<String> {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+pub fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|n| (*n).to_owned()).collect()
+}
+
+pub fn is_absent(path: &Path) -> bool {
+    matches!(fs::symlink_metadata(path), Err(e) if e.kind() == std::io::ErrorKind::NotFound)
+}
+
+pub fn errno<T>(result: std::io::Result<T>) -> i32 {
+    match result {
+        Ok(_) => 0,
+        Err(error) => error.raw_os_error().unwrap(),
+    }
+}

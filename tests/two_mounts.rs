@@ -1,0 +1,265 @@
+//! Two mounts of one server: what one does the other sees, and nobody's version is lost.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod common;
+
+#[path = "common/proxy.rs"]
+mod proxy;
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Lab, Mount, Server, bytes, eventually, put};
+use proxy::Proxy;
+use serde_json::Value;
+
+const FRESH: Duration = Duration::from_secs(1);
+
+#[track_caller]
+fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    loop {
+        let done = condition();
+        let took = begun.elapsed();
+        assert!(took <= limit, "took {took:?}: {what}");
+        if done {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn has(path: &Path, content: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|b| b == content)
+}
+
+fn is_absent(path: &Path) -> bool {
+    matches!(fs::symlink_metadata(path), Err(e) if e.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn listed<'a>(lab: &'a Lab, name: &str, args: &[&str]) -> Mount<'a> {
+    let mount = lab.mount(name, args);
+    eventually("it is listed", || mount.status()["remotes"][0]["listed"] == true);
+    mount
+}
+
+fn conflicts(mount: &Mount<'_>) -> Vec<Value> {
+    let output = mount.verb(&["conflicts", "--json"]);
+    assert!(output.status.success());
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    value["conflicts"].as_array().unwrap().clone()
+}
+
+fn state(mount: &Mount<'_>) -> Value {
+    mount.status()["remotes"][0]["state"].clone()
+}
+
+#[test]
+fn p8_what_one_mount_does_the_other_sees_within_a_second() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &["--allow-delete"]);
+    let args = ["--remote", &server.url, "--upload", "--propagate-deletes"];
+    let (a, b) = (listed(&lab, "a", &args), listed(&lab, "b", &args));
+    let there = b.path("d/x.bin");
+    assert!(is_absent(&there));
+    put(&a.path("d/x.bin"), &bytes(1, 5000));
+    within(FRESH, "created", || has(&there, &bytes(1, 5000)));
+    fs::write(a.path("d/x.bin"), bytes(2, 6000)).unwrap();
+    within(FRESH, "overwritten", || has(&there, &bytes(2, 6000)));
+    // Back and forth: each writes on what the other wrote.
+    for n in 3..9 {
+        let (from, to) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        fs::write(from.path("d/x.bin"), bytes(n, 5000)).unwrap();
+        within(FRESH, "passed on", || has(&to.path("d/x.bin"), &bytes(n, 5000)));
+    }
+    fs::rename(a.path("d/x.bin"), a.path("d/y.bin")).unwrap();
+    within(FRESH, "renamed", || is_absent(&there) && has(&b.path("d/y.bin"), &bytes(8, 5000)));
+    let touched = Command::new("touch")
+        .args(["-d", "2001-02-03 04:05:06.789012345 UTC"])
+        .arg(a.path("d/y.bin"))
+        .status()
+        .unwrap();
+    assert!(touched.success());
+    within(FRESH, "touched", || {
+        let facts = fs::metadata(b.path("d/y.bin")).unwrap();
+        (facts.mtime(), facts.mtime_nsec()) == (981_173_106, 789_012_345)
+    });
+    assert!(has(&b.path("d/y.bin"), &bytes(8, 5000)));
+    fs::remove_file(a.path("d/y.bin")).unwrap();
+    within(FRESH, "deleted", || is_absent(&b.path("d/y.bin")));
+    for mount in [&a, &b] {
+        mount.flush();
+        assert!(conflicts(mount).is_empty());
+    }
+}
+
+/// Two mounts, one of which is cut off while both write `same.bin` (known before) and `new.bin`.
+fn parted<'a>(
+    lab: &'a Lab,
+    more: &[&str],
+    ours: [&[u8]; 2],
+    theirs: [&[u8]; 2],
+) -> (Server, Proxy, Mount<'a>, Mount<'a>) {
+    put(&lab.path("srv/same.bin"), b"before");
+    let server = lab.serve("srv", &[]);
+    let wire = Proxy::to(&server.url);
+    let mut args = vec!["--remote", wire.url.as_str(), "--upload"];
+    args.extend(more);
+    let a = listed(lab, "a", &["--remote", &server.url, "--upload"]);
+    let b = listed(lab, "b", &args);
+    assert_eq!(fs::read(b.path("same.bin")).unwrap(), b"before");
+    wire.cut();
+    eventually("b knows that it is alone", || state(&b) == "away");
+    for (name, theirs, ours) in [("same.bin", theirs[0], ours[0]), ("new.bin", theirs[1], ours[1])] {
+        fs::write(a.path(name), theirs).unwrap();
+        fs::write(b.path(name), ours).unwrap();
+    }
+    a.flush();
+    wire.open();
+    eventually("b is back", || state(&b) == "online");
+    b.flush();
+    (server, wire, a, b)
+}
+
+#[test]
+fn p5_both_versions_exist_after_both_wrote() {
+    let lab = Lab::new();
+    let (server, _wire, a, b) = parted(&lab, &[], [b"b1", b"b2"], [b"from a 1", b"from a 2"]);
+    let found = conflicts(&b);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(conflicts(&a).is_empty());
+    for (name, theirs, ours) in [
+        ("same.bin", b"from a 1", b"b1"),
+        ("new.bin", b"from a 2", b"b2"),
+    ] {
+        assert_eq!(fs::read(server.root.join(name)).unwrap(), theirs);
+        within(FRESH, name, || has(&b.path(name), theirs));
+        let row = found.iter().find(|c| c["path"] == name).unwrap();
+        assert_eq!(row["size"], ours.len());
+        assert!(!row["remote"].as_str().unwrap().is_empty());
+    }
+    let status = b.status();
+    assert_eq!(status["conflicts"].as_array().unwrap().len(), 2);
+    let id = |name: &str| {
+        let row = found.iter().find(|c| c["path"] == name).unwrap();
+        row["id"].as_u64().unwrap().to_string()
+    };
+    let open = File::open(b.path("same.bin")).unwrap();
+    assert!(b.verb(&["conflicts", "--keep-ours", &id("same.bin")]).status.success());
+    within(FRESH, "ours is back", || has(&b.path("same.bin"), b"b1"));
+    let mut theirs = [0; 8];
+    std::os::unix::fs::FileExt::read_exact_at(&open, &mut theirs, 0).unwrap();
+    assert_eq!(&theirs, b"from a 1");
+    assert!(b.verb(&["conflicts", "--keep-theirs", &id("new.bin")]).status.success());
+    b.flush();
+    assert!(conflicts(&b).is_empty());
+    assert_eq!(fs::read(server.root.join("same.bin")).unwrap(), b"b1");
+    assert_eq!(fs::read(server.root.join("new.bin")).unwrap(), b"from a 2");
+    within(FRESH, "the other sees it", || has(&a.path("same.bin"), b"b1"));
+    assert!(!b.verb(&["conflicts", "--keep-ours", "99"]).status.success());
+    // The kept files lie in the folder, where a person finds them until they are settled.
+    drop(open);
+    let at = b.unmount();
+    assert_eq!(fs::read_dir(at.join(".larder/conflicts")).unwrap().count(), 0);
+}
+
+#[test]
+fn p5_kept_versions_are_files_in_the_folder() {
+    let lab = Lab::new();
+    let (_server, _wire, _a, b) = parted(&lab, &[], [b"b1", b"b2"], [b"from a 1", b"from a 2"]);
+    let kept: Vec<String> = conflicts(&b)
+        .iter()
+        .map(|c| c["kept_at"].as_str().unwrap().to_owned())
+        .collect();
+    let at = b.unmount();
+    let mut found: Vec<_> = kept.iter().map(|k| fs::read(at.join(k)).unwrap()).collect();
+    found.sort();
+    assert_eq!(found, [b"b1", b"b2"]);
+}
+
+#[test]
+fn p5_equal_bytes_are_no_conflict() {
+    let lab = Lab::new();
+    let same: [&[u8]; 2] = [b"the same", b"both wrote this"];
+    let (server, _wire, a, b) = parted(&lab, &[], same, same);
+    for mount in [&a, &b] {
+        assert!(conflicts(mount).is_empty());
+        assert_eq!(fs::read(mount.path("same.bin")).unwrap(), same[0]);
+        assert_eq!(mount.status()["outbox"]["pending"], 0);
+    }
+    assert_eq!(fs::read(server.root.join("new.bin")).unwrap(), same[1]);
+    // And each may go on from there.
+    fs::write(b.path("new.bin"), b"b goes on").unwrap();
+    within(FRESH, "a sees it", || has(&a.path("new.bin"), b"b goes on"));
+    fs::write(a.path("same.bin"), b"a goes on").unwrap();
+    within(FRESH, "b sees it", || has(&b.path("same.bin"), b"a goes on"));
+}
+
+#[test]
+fn p5_local_wins_where_it_is_asked_for() {
+    let lab = Lab::new();
+    let (server, _wire, a, b) = parted(
+        &lab,
+        &["--conflicts", "local-wins"],
+        [b"b1", b"b2"],
+        [b"from a 1", b"from a 2"],
+    );
+    assert!(conflicts(&b).is_empty());
+    for (name, ours) in [("same.bin", b"b1"), ("new.bin", b"b2")] {
+        assert_eq!(fs::read(server.root.join(name)).unwrap(), ours);
+        assert_eq!(fs::read(b.path(name)).unwrap(), ours);
+        within(FRESH, name, || has(&a.path(name), ours));
+    }
+}
+
+#[test]
+fn p5_deleted_there_and_changed_here_keeps_the_change() {
+    let lab = Lab::new();
+    put(&lab.path("srv/x.bin"), b"before");
+    let server = lab.serve("srv", &["--allow-delete"]);
+    let wire = Proxy::to(&server.url);
+    let a = listed(&lab, "a", &["--remote", &server.url, "--upload", "--propagate-deletes"]);
+    let b = listed(&lab, "b", &["--remote", &wire.url, "--upload"]);
+    assert_eq!(fs::read(b.path("x.bin")).unwrap(), b"before");
+    wire.cut();
+    eventually("b knows that it is alone", || state(&b) == "away");
+    fs::remove_file(a.path("x.bin")).unwrap();
+    fs::write(b.path("x.bin"), b"changed").unwrap();
+    a.flush();
+    assert!(!server.root.join("x.bin").exists());
+    wire.open();
+    eventually("b is back", || state(&b) == "online");
+    b.flush();
+    assert_eq!(fs::read(server.root.join("x.bin")).unwrap(), b"changed");
+    assert_eq!(fs::read(b.path("x.bin")).unwrap(), b"changed");
+    assert!(conflicts(&b).is_empty());
+}
+
+#[test]
+fn p12_changed_there_and_deleted_here_keeps_the_change() {
+    let lab = Lab::new();
+    put(&lab.path("srv/x.bin"), b"before");
+    let server = lab.serve("srv", &["--allow-delete"]);
+    let wire = Proxy::to(&server.url);
+    let a = listed(&lab, "a", &["--remote", &wire.url, "--upload", "--propagate-deletes"]);
+    let b = listed(&lab, "b", &["--remote", &server.url, "--upload"]);
+    assert_eq!(fs::read(a.path("x.bin")).unwrap(), b"before");
+    wire.cut();
+    eventually("a knows that it is alone", || state(&a) == "away");
+    fs::remove_file(a.path("x.bin")).unwrap();
+    fs::write(b.path("x.bin"), b"changed").unwrap();
+    b.flush();
+    wire.open();
+    eventually("a is back", || state(&a) == "online");
+    a.flush();
+    assert_eq!(fs::read(server.root.join("x.bin")).unwrap(), b"changed");
+    within(FRESH, "it is shown again", || has(&a.path("x.bin"), b"changed"));
+}
