@@ -12,7 +12,7 @@ mod status;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -348,8 +348,9 @@ async fn watch_presence(overlay: Arc<Overlay>, events: SyncSender<Event>, stop: 
             *was_away = remote.is_away();
         }
         if turned {
-            // A full queue means that everything will be forgotten anyway.
-            let _ = events.try_send(Event::Everything);
+            while let Err(TrySendError::Full(_)) = events.try_send(Event::Everything) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             let retried = overlay
                 .index
                 .edit_later(crate::index::Writer::retry_now)

@@ -36,3 +36,33 @@ async fn directory() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// A server over an empty directory, and how it is reached.
+async fn served(dir: &std::path::Path) -> (larder::server::Server, RemoteUrl) {
+    let mut config = larder::server::ServeConfig::new(dir);
+    config.host = "127.0.0.1".into();
+    config.port = 0;
+    config.allow_delete = true;
+    let server = larder::server::start(config).await.unwrap();
+    server.wait_scanned().await;
+    let url = RemoteUrl::parse(&format!("http://{}", server.addr())).unwrap();
+    (server, url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server() {
+    let temp = tempfile::tempdir().unwrap();
+    let (server, url) = served(temp.path()).await;
+    let times = larder::backends::Timeouts::default();
+    let bare = larder::backends::http::Http::new(&url, None, times).unwrap();
+    conforms(Arc::new(bare)).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_inside_wrappers() {
+    let temp = tempfile::tempdir().unwrap();
+    let (server, url) = served(temp.path()).await;
+    conforms(connect(&url, None, &Options::default()).unwrap()).await;
+    server.stop().await;
+}

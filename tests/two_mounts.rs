@@ -47,7 +47,9 @@ fn is_absent(path: &Path) -> bool {
 
 fn listed<'a>(lab: &'a Lab, name: &str, args: &[&str]) -> Mount<'a> {
     let mount = lab.mount(name, args);
-    eventually("it is listed", || mount.status()["remotes"][0]["listed"] == true);
+    eventually("it is listed", || {
+        mount.status()["remotes"][0]["listed"] == true
+    });
     mount
 }
 
@@ -78,10 +80,14 @@ fn p8_what_one_mount_does_the_other_sees_within_a_second() {
     for n in 3..9 {
         let (from, to) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };
         fs::write(from.path("d/x.bin"), bytes(n, 5000)).unwrap();
-        within(FRESH, "passed on", || has(&to.path("d/x.bin"), &bytes(n, 5000)));
+        within(FRESH, "passed on", || {
+            has(&to.path("d/x.bin"), &bytes(n, 5000))
+        });
     }
     fs::rename(a.path("d/x.bin"), a.path("d/y.bin")).unwrap();
-    within(FRESH, "renamed", || is_absent(&there) && has(&b.path("d/y.bin"), &bytes(8, 5000)));
+    within(FRESH, "renamed", || {
+        is_absent(&there) && has(&b.path("d/y.bin"), &bytes(8, 5000))
+    });
     let touched = Command::new("touch")
         .args(["-d", "2001-02-03 04:05:06.789012345 UTC"])
         .arg(a.path("d/y.bin"))
@@ -118,7 +124,10 @@ fn parted<'a>(
     assert_eq!(fs::read(b.path("same.bin")).unwrap(), b"before");
     wire.cut();
     eventually("b knows that it is alone", || state(&b) == "away");
-    for (name, theirs, ours) in [("same.bin", theirs[0], ours[0]), ("new.bin", theirs[1], ours[1])] {
+    for (name, theirs, ours) in [
+        ("same.bin", theirs[0], ours[0]),
+        ("new.bin", theirs[1], ours[1]),
+    ] {
         fs::write(a.path(name), theirs).unwrap();
         fs::write(b.path(name), ours).unwrap();
     }
@@ -153,22 +162,35 @@ fn p5_both_versions_exist_after_both_wrote() {
         row["id"].as_u64().unwrap().to_string()
     };
     let open = File::open(b.path("same.bin")).unwrap();
-    assert!(b.verb(&["conflicts", "--keep-ours", &id("same.bin")]).status.success());
+    assert!(
+        b.verb(&["conflicts", "--keep-ours", &id("same.bin")])
+            .status
+            .success()
+    );
     within(FRESH, "ours is back", || has(&b.path("same.bin"), b"b1"));
     let mut theirs = [0; 8];
     std::os::unix::fs::FileExt::read_exact_at(&open, &mut theirs, 0).unwrap();
     assert_eq!(&theirs, b"from a 1");
-    assert!(b.verb(&["conflicts", "--keep-theirs", &id("new.bin")]).status.success());
+    assert!(
+        b.verb(&["conflicts", "--keep-theirs", &id("new.bin")])
+            .status
+            .success()
+    );
     b.flush();
     assert!(conflicts(&b).is_empty());
     assert_eq!(fs::read(server.root.join("same.bin")).unwrap(), b"b1");
     assert_eq!(fs::read(server.root.join("new.bin")).unwrap(), b"from a 2");
-    within(FRESH, "the other sees it", || has(&a.path("same.bin"), b"b1"));
+    within(FRESH, "the other sees it", || {
+        has(&a.path("same.bin"), b"b1")
+    });
     assert!(!b.verb(&["conflicts", "--keep-ours", "99"]).status.success());
     // The kept files lie in the folder, where a person finds them until they are settled.
     drop(open);
     let at = b.unmount();
-    assert_eq!(fs::read_dir(at.join(".larder/conflicts")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(at.join(".larder/conflicts")).unwrap().count(),
+        0
+    );
 }
 
 #[test]
@@ -200,7 +222,9 @@ fn p5_equal_bytes_are_no_conflict() {
     fs::write(b.path("new.bin"), b"b goes on").unwrap();
     within(FRESH, "a sees it", || has(&a.path("new.bin"), b"b goes on"));
     fs::write(a.path("same.bin"), b"a goes on").unwrap();
-    within(FRESH, "b sees it", || has(&b.path("same.bin"), b"a goes on"));
+    within(FRESH, "b sees it", || {
+        has(&b.path("same.bin"), b"a goes on")
+    });
 }
 
 #[test]
@@ -226,7 +250,11 @@ fn p5_deleted_there_and_changed_here_keeps_the_change() {
     put(&lab.path("srv/x.bin"), b"before");
     let server = lab.serve("srv", &["--allow-delete"]);
     let wire = Proxy::to(&server.url);
-    let a = listed(&lab, "a", &["--remote", &server.url, "--upload", "--propagate-deletes"]);
+    let a = listed(
+        &lab,
+        "a",
+        &["--remote", &server.url, "--upload", "--propagate-deletes"],
+    );
     let b = listed(&lab, "b", &["--remote", &wire.url, "--upload"]);
     assert_eq!(fs::read(b.path("x.bin")).unwrap(), b"before");
     wire.cut();
@@ -249,7 +277,11 @@ fn p12_changed_there_and_deleted_here_keeps_the_change() {
     put(&lab.path("srv/x.bin"), b"before");
     let server = lab.serve("srv", &["--allow-delete"]);
     let wire = Proxy::to(&server.url);
-    let a = listed(&lab, "a", &["--remote", &wire.url, "--upload", "--propagate-deletes"]);
+    let a = listed(
+        &lab,
+        "a",
+        &["--remote", &wire.url, "--upload", "--propagate-deletes"],
+    );
     let b = listed(&lab, "b", &["--remote", &server.url, "--upload"]);
     assert_eq!(fs::read(a.path("x.bin")).unwrap(), b"before");
     wire.cut();
@@ -261,5 +293,7 @@ fn p12_changed_there_and_deleted_here_keeps_the_change() {
     eventually("a is back", || state(&a) == "online");
     a.flush();
     assert_eq!(fs::read(server.root.join("x.bin")).unwrap(), b"changed");
-    within(FRESH, "it is shown again", || has(&a.path("x.bin"), b"changed"));
+    within(FRESH, "it is shown again", || {
+        has(&a.path("x.bin"), b"changed")
+    });
 }

@@ -22,7 +22,8 @@ pub fn run(events: &Receiver<Event>, notifier: &Notifier, index: &Arc<Index>) {
                     forget(notifier, changed.parent, changed.name.as_os_str());
                     dirs.insert(changed.parent);
                 }
-                dirs.into_iter().for_each(|dir| forget_listing(notifier, dir));
+                dirs.into_iter()
+                    .for_each(|dir| forget_listing(notifier, dir));
             }
             Event::Everything => forget_all(notifier, index),
         }

@@ -205,6 +205,12 @@ impl Writer {
         Ok(())
     }
 
+    /// A writer set the file's time on purpose: it travels even if the bytes turn out the same.
+    pub fn touched(&mut self, id: NodeId) -> Result<()> {
+        self.run_sql("UPDATE nodes SET touched = 1 WHERE id = ?1", [id.0 as i64])?;
+        Ok(())
+    }
+
     /// Sets attributes. A time set on purpose travels: the file is queued for it.
     pub fn set_attrs(
         &mut self,

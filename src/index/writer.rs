@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -19,6 +20,8 @@ use crate::path::{Name, RelPath};
 
 /// How many edits one transaction takes at most.
 const BATCH: usize = 256;
+/// How soon news that did not fit is offered again, even if nothing else happens.
+const OWED: Duration = Duration::from_millis(20);
 
 /// A name in a directory whose meaning changed without the kernel's doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +109,19 @@ pub(super) fn start(
 impl Writer {
     fn run(&mut self, inbox: &Receiver<Message>, events: &SyncSender<Event>) {
         let mut overflowed = false;
-        while let Ok(first) = inbox.recv() {
+        loop {
+            let first = match overflowed {
+                true => inbox.recv_timeout(OWED),
+                false => inbox.recv().map_err(RecvTimeoutError::from),
+            };
+            let first = match first {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    overflowed = tell(events, Vec::new(), true);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let (batch, stop) = gather(first, inbox);
             let mut answers = Vec::with_capacity(batch.len());
             let committed = self.transact(batch, &mut answers);

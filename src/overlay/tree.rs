@@ -437,15 +437,16 @@ impl Overlay {
         );
         self.index.edit(move |w| match in_session {
             // The session's end takes the file's own time.
-            true => w.set_attrs(
-                id,
-                Attrs {
+            true => {
+                if attrs.mtime_ns.is_some() {
+                    w.touched(id)?;
+                }
+                let rest = Attrs {
                     mtime_ns: None,
                     ..attrs
-                },
-                false,
-                now,
-            ),
+                };
+                w.set_attrs(id, rest, false, now)
+            }
             false => w.set_attrs(id, attrs, queue, now),
         })?;
         self.uploads.kick();

@@ -47,6 +47,9 @@ impl Overlay {
     ) -> Result<(Attr, Opened)> {
         self.check_writable()?;
         let _paths = self.commit.paths_stay();
+        if let Some(hidden) = self.hidden_child(parent, name)? {
+            return self.create_over(hidden);
+        }
         let path = self.path_of(parent)?.join(name)?;
         let local = self.is_local_only(&path);
         let now = self.clock.now_ns();
@@ -87,6 +90,21 @@ impl Overlay {
         };
         crash::point("stage.row");
         self.enter_writer(node, staged.file, session)
+    }
+
+    fn hidden_child(&self, parent: NodeId, name: &Name) -> Result<Option<Node>> {
+        let child = self
+            .index
+            .read(|c| crate::index::node::child(c, parent, name.as_bytes()))?;
+        Ok(child.filter(|node| self.is_hidden(node)))
+    }
+
+    /// Who makes a name that is hidden while its remote is away replaces the version that is
+    /// there (promise P6): the upload will say so.
+    fn create_over(&self, node: Node) -> Result<(Attr, Opened)> {
+        let _node = self.commit.hold(node.id);
+        let opened = self.open_truncated(node.clone())?;
+        Ok((self.shown(&node), opened))
     }
 
     /// A name that never leaves: the file is in the tree from the start.

@@ -7,7 +7,9 @@ use super::{FRESH, is_absent, names, set, within};
 
 fn listed<'a>(lab: &'a Lab, name: &str, args: &[&str]) -> Mount<'a> {
     let mount = lab.mount(name, args);
-    eventually("it is listed", || mount.status()["remotes"][0]["listed"] == true);
+    eventually("it is listed", || {
+        mount.status()["remotes"][0]["listed"] == true
+    });
     mount
 }
 
@@ -22,7 +24,10 @@ fn p12_rm_stays_here_survives_remount_and_can_be_taken_back() {
     let server = lab.serve("srv", &["--allow-delete"]);
     let args = ["--remote", &server.url, "--upload"];
     let mount = listed(&lab, "mnt", &args);
-    assert_eq!(fs::read(mount.path("run/sub/1.bin")).unwrap(), bytes(1, 1000));
+    assert_eq!(
+        fs::read(mount.path("run/sub/1.bin")).unwrap(),
+        bytes(1, 1000)
+    );
     fs::remove_dir_all(mount.path("run")).unwrap();
     assert_eq!(names(&mount.at), set(&["other.bin"]));
     mount.flush();
@@ -46,11 +51,24 @@ fn p12_rm_stays_here_survives_remount_and_can_be_taken_back() {
     ));
     assert!(restored.status.success(), "{restored:?}");
     assert_eq!(names(&mount.path("run")), set(&["sub"]));
-    assert_eq!(fs::read(mount.path("run/sub/1.bin")).unwrap(), bytes(1, 1000));
-    let restored = lab.larder().arg("restore").arg(mount.path("run")).output().unwrap();
+    assert_eq!(
+        fs::read(mount.path("run/sub/1.bin")).unwrap(),
+        bytes(1, 1000)
+    );
+    let restored = lab
+        .larder()
+        .arg("restore")
+        .arg(mount.path("run"))
+        .output()
+        .unwrap();
     assert!(restored.status.success(), "{restored:?}");
     assert_eq!(fs::read(mount.path("run/top.bin")).unwrap(), b"top");
-    let none = lab.larder().arg("restore").arg(mount.path("run")).output().unwrap();
+    let none = lab
+        .larder()
+        .arg("restore")
+        .arg(mount.path("run"))
+        .output()
+        .unwrap();
     assert!(!none.status.success());
 }
 
@@ -58,17 +76,26 @@ fn p12_rm_stays_here_survives_remount_and_can_be_taken_back() {
 fn p12_deletes_travel_when_told_to() {
     let lab = Lab::new();
     for n in 0..20 {
-        put(&lab.path(format!("srv/run/{}/{n}.bin", n % 3)), &bytes(n, 1000));
+        put(
+            &lab.path(format!("srv/run/{}/{n}.bin", n % 3)),
+            &bytes(n, 1000),
+        );
     }
     put(&lab.path("srv/one.bin"), b"one");
     let server = lab.serve("srv", &["--allow-delete"]);
     let url = server.url.as_str();
-    let a = listed(&lab, "a", &["--remote", url, "--upload", "--propagate-deletes"]);
+    let a = listed(
+        &lab,
+        "a",
+        &["--remote", url, "--upload", "--propagate-deletes"],
+    );
     let b = listed(&lab, "b", &["--remote", url, "--upload"]);
     assert_eq!(fs::read(b.path("run/1/1.bin")).unwrap(), bytes(1, 1000));
     assert_eq!(names(&b.at), set(&["one.bin", "run"]));
     fs::remove_file(a.path("one.bin")).unwrap();
-    within(FRESH, "one file is gone there", || is_absent(&b.path("one.bin")));
+    within(FRESH, "one file is gone there", || {
+        is_absent(&b.path("one.bin"))
+    });
     fs::remove_dir_all(a.path("run")).unwrap();
     within(FRESH, "a tree is gone there", || {
         is_absent(&b.path("run")) && names(&b.at).is_empty()
@@ -120,7 +147,14 @@ fn renames(propagate: bool) {
     assert_eq!(server.root.join("held.bin").exists(), !propagate);
     let gone = match propagate {
         true => set(&["far2.bin", "moved", "target.bin"]),
-        false => set(&["dir", "far.bin", "far2.bin", "held.bin", "moved", "target.bin"]),
+        false => set(&[
+            "dir",
+            "far.bin",
+            "far2.bin",
+            "held.bin",
+            "moved",
+            "target.bin",
+        ]),
     };
     within(FRESH, "the other mount sees it", || names(&b.at) == gone);
     assert_eq!(fs::read(b.path("moved/sub/9.bin")).unwrap(), bytes(9, 2000));
@@ -143,7 +177,11 @@ fn p12_a_rename_without_uploads_stays_here() {
     let lab = Lab::new();
     put(&lab.path("srv/d/far.bin"), b"far");
     let server = lab.serve("srv", &["--allow-delete"]);
-    let mount = listed(&lab, "mnt", &["--remote", &server.url, "--propagate-deletes"]);
+    let mount = listed(
+        &lab,
+        "mnt",
+        &["--remote", &server.url, "--propagate-deletes"],
+    );
     fs::rename(mount.path("d"), mount.path("e")).unwrap();
     mount.sync();
     assert_eq!(names(&mount.at), set(&["e"]));

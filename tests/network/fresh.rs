@@ -14,7 +14,9 @@ fn mounted<'a>(lab: &'a Lab, url: &str, more: &[&str]) -> Mount<'a> {
     let mut args = vec!["--remote", url];
     args.extend(more);
     let mount = lab.mount("mnt", &args);
-    eventually("it is listed", || mount.status()["remotes"][0]["listed"] == true);
+    eventually("it is listed", || {
+        mount.status()["remotes"][0]["listed"] == true
+    });
     mount
 }
 
@@ -81,8 +83,7 @@ fn follows_the_server(more: &[&str]) {
     });
     fs::remove_dir_all(root.join("renamed")).unwrap();
     within(FRESH, "a directory is gone", || {
-        is_absent(&mount.path("renamed"))
-            && names(&mount.at) == set(&["TB", "top.bin", "top2.bin"])
+        is_absent(&mount.path("renamed")) && names(&mount.at) == set(&["TB", "top.bin", "top2.bin"])
     });
     drop(inside);
     // What is gone there is gone from the plain folder, too.
@@ -162,7 +163,11 @@ fn p8_ranges_of_a_version_that_is_gone_are_stale() {
     let begun = Instant::now();
     let read = file.read_exact_at(&mut part, 20 << 20);
     assert_eq!(errno(read), libc::ESTALE);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
     file.read_exact_at(&mut part, 0).unwrap();
     assert_eq!(part, bytes(1, 1000));
     assert_eq!(fs::read(mount.path("big.bin")).unwrap(), bytes(2, 24 << 20));

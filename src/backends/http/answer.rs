@@ -214,6 +214,8 @@ pub(super) async fn refused(response: Response, stall: Duration) -> Error {
         416 => Kind::Range,
         // A file that changed while the server looked at it.
         410 => return stale(),
+        // Being written there.
+        423 => Kind::Busy,
         408 | 425 | 429 | 500 | 502 | 503 | 504 => Kind::Unavailable,
         300..400 => {
             let why = "the server redirects; give its final address";
