@@ -134,6 +134,14 @@ impl Overlay {
             && !self.downloads.is_reachable(node)
     }
 
+    /// The file that has the name but is not to be seen now.
+    pub(super) fn hidden_child(&self, parent: NodeId, name: &Name) -> Result<Option<Node>> {
+        let child = self
+            .index
+            .read(|c| rows::child(c, parent, name.as_bytes()))?;
+        Ok(child.filter(|node| self.is_hidden(node)))
+    }
+
     /// A file that is being made here and has no bytes in the tree yet.
     fn is_local(&self, node: &Node) -> bool {
         node.origin.is_none() && node.held == Held::None

@@ -92,13 +92,6 @@ impl Overlay {
         self.enter_writer(node, staged.file, session)
     }
 
-    fn hidden_child(&self, parent: NodeId, name: &Name) -> Result<Option<Node>> {
-        let child = self
-            .index
-            .read(|c| crate::index::node::child(c, parent, name.as_bytes()))?;
-        Ok(child.filter(|node| self.is_hidden(node)))
-    }
-
     /// Who makes a name that is hidden while its remote is away replaces the version that is
     /// there (promise P6): the upload will say so.
     fn create_over(&self, node: Node) -> Result<(Attr, Opened)> {
