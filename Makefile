@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test lint build install tools
+.PHONY: demo test lint build install tools test-tools
 
 # Shows the whole idea in a minute, and checks every step of it.
 demo: tools
@@ -10,7 +10,7 @@ demo: tools
 	target="$${CARGO_TARGET_DIR:-target}"; "$$target/release/larder" demo
 
 # Unit, model and conformance tests, and real mounts.
-test: tools
+test: test-tools
 	$(CARGO) test --locked --no-fail-fast
 
 lint:
@@ -27,3 +27,7 @@ install: build
 # What a mount needs of the system, installed where it is missing.
 tools:
 	@packaging/tools.sh
+
+# And what the tests run on a mount: pandas, polars, DuckDB, in an environment outside of the checkout.
+test-tools:
+	@packaging/tools.sh test
