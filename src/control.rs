@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::object::FileState;
 pub use client::Client;
-pub use place::{mountpoint, socket_path};
+pub use place::{is_foreign, mountpoint, socket_path};
 pub use server::{Listening, listen};
 
 use crate::error::{Kind, Result};

@@ -240,3 +240,15 @@ fn p1_a_large_table_rewritten_a_hundred_times_is_whole_or_stale() {
         assert!(reads > 0);
     }
 }
+
+#[test]
+fn p13_a_copy_carries_the_files_attributes_and_none_of_ours() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    let file = mount.path("fit.pkl");
+    std::fs::write(&file, "fit").unwrap();
+    // To a plain directory, and beside it.
+    run("attributes.py", [&file, &lab.path("copy.pkl")]);
+    run("attributes.py", [&file, &mount.path("copy.pkl")]);
+}

@@ -117,7 +117,8 @@ fn finished(mut command: Command, shown: &str) -> Result<String> {
     let output = output.about(shown)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::new(Kind::Io, said.trim().replace('\n', "; ")).about(shown));
+        let said = said.trim().replace("larder: ", "");
+        return Err(Error::new(Kind::Io, show::plain(&said)).about(shown));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -33,7 +33,15 @@ pub struct Status {
 #[serde(untagged)]
 enum Seen {
     Alive(Box<control::Status>),
-    Silent { mountpoint: String, error: String },
+    Silent {
+        mountpoint: String,
+        error: String,
+    },
+    /// Only its owner may ask it.
+    Foreign {
+        mountpoint: String,
+        user: u32,
+    },
 }
 
 impl Status {
@@ -67,7 +75,7 @@ impl Status {
             return Ok(Outcome::Done);
         }
         let seen: Vec<Seen> = daemon::mounts()?.into_iter().map(look).collect();
-        let all_well = seen.iter().all(|s| matches!(s, Seen::Alive(_)));
+        let all_well = !seen.iter().any(|s| matches!(s, Seen::Silent { .. }));
         if self.json {
             show::say_json(&seen)?;
         } else if seen.is_empty() {
@@ -84,15 +92,19 @@ impl Status {
 }
 
 fn look(entry: daemon::MountEntry) -> Seen {
+    if let Some(user) = entry.user.filter(|user| control::is_foreign(*user)) {
+        return Seen::Foreign {
+            mountpoint: entry.mountpoint.display().to_string(),
+            user,
+        };
+    }
     match Client::connect(&entry.mountpoint).and_then(|mut client| status_of(&mut client)) {
         Ok(status) => Seen::Alive(Box::new(status)),
         Err(error) => Seen::Silent {
             error: match error.kind() {
                 Kind::NotFound => {
                     let at = entry.mountpoint.display();
-                    format!(
-                        "its daemon is gone, or not yours; if it is gone, `larder umount {at}` clears it"
-                    )
+                    format!("its daemon is gone; `larder umount {at}` clears it")
                 }
                 _ => error.to_string(),
             },
@@ -105,6 +117,9 @@ fn text(seen: &Seen) -> String {
     match seen {
         Seen::Alive(status) => render::status(status),
         Seen::Silent { mountpoint, error } => format!("{mountpoint}\n  no answer   {error}"),
+        Seen::Foreign { mountpoint, user } => {
+            format!("{mountpoint}\n  of user {user}, who can ask it")
+        }
     }
 }
 

@@ -106,6 +106,11 @@ fn runtime_dirs() -> Vec<PathBuf> {
     dirs
 }
 
+/// Whether a mount of `user` listens to somebody else than us.
+pub fn is_foreign(user: u32) -> bool {
+    user != own_uid()
+}
+
 fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }

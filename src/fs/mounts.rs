@@ -13,6 +13,8 @@ pub struct MountEntry {
     pub mountpoint: PathBuf,
     /// What it was mounted with; unlike the mountpoint, no two have the same.
     pub source: String,
+    /// The user it belongs to.
+    pub user: Option<u32>,
 }
 
 /// What the source of every mount of ours begins with.
@@ -37,7 +39,15 @@ fn entry(line: &[u8]) -> Option<MountEntry> {
     Some(MountEntry {
         mountpoint: OsString::from_vec(unescape(fields.get(4)?)).into(),
         source: String::from_utf8_lossy(&source).into_owned(),
+        user: fields.get(dash + 3).and_then(|options| user(options)),
     })
+}
+
+/// The kernel tells who mounted it among the options.
+fn user(options: &[u8]) -> Option<u32> {
+    let mut options = options.split(|b| *b == b',');
+    let id = options.find_map(|option| option.strip_prefix(b"user_id="))?;
+    std::str::from_utf8(id).ok()?.parse().ok()
 }
 
 /// Undoes the octal escapes of blanks, tabs, newlines and backslashes.

@@ -122,11 +122,14 @@ impl Light {
             .enter(opened.id, opened.backing.as_deref(), |file| {
                 reply.open_backing(file)
             });
+        // A reader has nothing to say when it closes.
+        let close = match opened.writes {
+            true => FopenFlags::empty(),
+            false => FopenFlags::FOPEN_NOFLUSH,
+        };
         match mode {
-            Mode::Passthrough(backing) => {
-                reply.opened_passthrough(fh, FopenFlags::empty(), &backing)
-            }
-            Mode::Cached => reply.opened(fh, self.cached),
+            Mode::Passthrough(backing) => reply.opened_passthrough(fh, close, &backing),
+            Mode::Cached => reply.opened(fh, self.cached | close),
         }
     }
 }

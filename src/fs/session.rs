@@ -133,6 +133,8 @@ pub(super) fn negotiate(
 fn explain(error: &std::io::Error, options: &Options) -> Error {
     let hint = if !Path::new("/dev/fuse").exists() {
         "there is no /dev/fuse; load the kernel module `fuse`, or give the container the device"
+    } else if std::fs::File::open("/dev/fuse").is_err() {
+        "this user may not open /dev/fuse; as root, run `chmod 666 /dev/fuse`"
     } else if options.allow_other && !rustix::process::geteuid().is_root() {
         "--allow-other needs the line `user_allow_other` in /etc/fuse.conf"
     } else if error.kind() == std::io::ErrorKind::NotFound {

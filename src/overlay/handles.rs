@@ -109,6 +109,8 @@ impl Handle {
 pub struct Opened {
     pub fh: u64,
     pub id: NodeId,
+    /// Whether it may be written through.
+    pub writes: bool,
     /// A file with all the bytes, for reads (and writes) that need not come through us.
     pub backing: Option<Arc<File>>,
 }

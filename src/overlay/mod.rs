@@ -21,7 +21,7 @@ mod xattr;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -153,6 +153,8 @@ pub struct Overlay {
     /// Directories of the store that were compared with their rows since the start.
     reconciled: Mutex<HashSet<NodeId>>,
     all_reconciled: AtomicBool,
+    /// Files of the folder that had no row, or another; said once when all is compared.
+    found: AtomicU64,
     uses: Mutex<HashMap<NodeId, i64>>,
     notes: Mutex<Vec<String>>,
     room: tokio::sync::Notify,
@@ -221,6 +223,7 @@ impl Overlay {
             dirs: dirs::Dirs::default(),
             reconciled: Mutex::new(HashSet::new()),
             all_reconciled: AtomicBool::new(false),
+            found: AtomicU64::new(0),
             uses: Mutex::new(HashMap::new()),
             notes: Mutex::new(Vec::new()),
             room: tokio::sync::Notify::new(),

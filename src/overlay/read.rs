@@ -149,6 +149,7 @@ impl Overlay {
         Opened {
             fh: self.opens.add(open.clone(), writes),
             id: open.id,
+            writes,
             backing: state.body.whole(),
         }
     }

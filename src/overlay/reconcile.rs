@@ -133,6 +133,11 @@ impl Overlay {
             }
         }
         self.all_reconciled.store(true, Ordering::Release);
+        match self.found.swap(0, Ordering::Relaxed) {
+            0 => {}
+            1 => self.note("1 file was added or changed in the folder while it was not mounted; it counts as written here".into()),
+            n => self.note(format!("{n} files were added or changed in the folder while it was not mounted; they count as written here")),
+        }
         self.reconciled
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -172,7 +177,8 @@ impl Overlay {
         self.apply_edits(&mut edits)?;
         if found > 0 {
             self.uploads.kick();
-            self.note(format!("{path}: {found} files were added or changed in the folder while it was not mounted; they count as written here"));
+            tracing::info!(%path, found, "files of the folder that the index did not know");
+            self.found.fetch_add(found, Ordering::Relaxed);
         }
         Ok(())
     }

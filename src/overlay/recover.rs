@@ -5,7 +5,7 @@ use super::Overlay;
 use crate::beneath::{Facts, FileKind};
 use crate::crash;
 use crate::error::{Kind, Result};
-use crate::index::{Node, NodeId, StagedRow, Writing, holding, node as rows};
+use crate::index::{Attrs, Node, NodeId, ROOT, StagedRow, Writing, holding, node as rows};
 use crate::path::RelPath;
 use crate::store::StagedId;
 use crate::transfer::commit::seen;
@@ -24,10 +24,25 @@ fn is_in_the_way(kind: Kind) -> bool {
 impl Overlay {
     /// Puts right what a killed daemon left. Nothing else runs yet.
     pub fn recover(&self) -> Result<()> {
+        self.follow_root()?;
         self.recover_staged()?;
         self.recover_in_place()?;
         self.recover_conflicts()?;
         self.report_orphans()
+    }
+
+    /// The top of the mount looks as the folder beneath it does, to those who may enter as well.
+    fn follow_root(&self) -> Result<()> {
+        let facts = self.store.root().facts()?;
+        let attrs = Attrs {
+            mode: Some(facts.mode),
+            uid: Some(facts.uid),
+            gid: Some(facts.gid),
+            mtime_ns: Some(facts.mtime_ns),
+        };
+        self.index
+            .edit(move |w| w.set_attrs(ROOT, attrs, false, facts.ctime_ns))?;
+        Ok(())
     }
 
     fn recover_staged(&self) -> Result<()> {

@@ -1,4 +1,8 @@
 //! Extended attributes: `user.*` on files that are here, and what the mount says of every file.
+//!
+//! What the mount says (`user.larder.state`, `.remote`, `.version`, `.pinned`) is given to
+//! whoever asks for it by name and is not listed: `cp -a` and `rsync -X` copy what is
+//! listed, and it would be a lie on the copy.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -7,14 +11,6 @@ use super::Overlay;
 use crate::beneath::{XattrSet, remove_xattr_of, set_xattr_of, xattr_of, xattrs_of};
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, NodeId, NodeKind};
-
-/// Attributes that are computed, not stored.
-const OURS: [&str; 4] = [
-    "user.larder.state",
-    "user.larder.remote",
-    "user.larder.version",
-    "user.larder.pinned",
-];
 
 impl Overlay {
     /// The value of an attribute. Errors: `NoAttribute`.
@@ -80,27 +76,21 @@ impl Overlay {
         self.resee(id)
     }
 
-    /// The names of the attributes.
+    /// The names of the attributes that are stored.
     pub fn xattrs(&self, id: NodeId) -> Result<Vec<Vec<u8>>> {
         let Some(node) = self.index.node(id)? else {
             return Ok(Vec::new());
         };
-        let mut names = Vec::new();
-        if node.kind == NodeKind::File {
-            names.extend(OURS.iter().map(|n| n.as_bytes().to_vec()));
-        }
-        if let Some(file) = self.being_written(id) {
-            let stored = xattrs_of(&file)?;
-            names.extend(stored.into_iter().filter(|n| n.starts_with(b"user.")));
+        let mut names = if let Some(file) = self.being_written(id) {
+            xattrs_of(&file)?
         } else if node.held != Held::None && node.kind != NodeKind::Symlink {
             let _paths = self.commit.paths_stay();
-            let stored = self
-                .store
-                .root()
-                .xattrs(&self.path_of(id)?)
-                .unwrap_or_default();
-            names.extend(stored.into_iter().filter(|n| n.starts_with(b"user.")));
-        }
+            let path = self.path_of(id)?;
+            self.store.root().xattrs(&path).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        names.retain(|name| name.starts_with(b"user."));
         Ok(names)
     }
 

@@ -110,7 +110,7 @@ fn mount(scene: &Scene, far: &Far) -> Result<()> {
     );
     let url = far.url();
     show::tell(&format!(
-        "   $ larder mount {} --remote {url} --upload",
+        "   $ larder mount {} --remote {url} --upload --min-free 0B",
         scene.near.display()
     ));
     scene.larder(

@@ -27,7 +27,7 @@ pub fn device() -> Check {
         Err(error) => Check::fail(
             "device",
             format!("/dev/fuse cannot be opened ({error})"),
-            "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN; else check the file's permissions",
+            "run `sudo chmod 666 /dev/fuse`; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN",
         ),
     }
 }

@@ -69,7 +69,9 @@ fn store(s: &Status) -> String {
     if let Some(most) = s.limits.max_files {
         parts.push(format!("at most {}", show::count(most, "file", "files")));
     }
-    parts.push(format!("leaves {} free", show::bytes(s.limits.min_free)));
+    if s.limits.min_free > 0 {
+        parts.push(format!("leaves {} free", show::bytes(s.limits.min_free)));
+    }
     parts.join(", ")
 }
 
@@ -99,7 +101,11 @@ fn trouble(r: &RemoteStatus) -> impl Iterator<Item = String> {
         .last_error
         .as_ref()
         .filter(|_| r.state != RemoteState::Online);
-    let error = error.map(|error| format!("  {error}"));
+    let error = error.map(|error| {
+        let error = show::plain(error);
+        let what = error.strip_prefix(&r.url).unwrap_or(&error);
+        format!("  {}", what.trim_start_matches([':', ' ']))
+    });
     let refused = (r.refused_names > 0).then(|| {
         let names = show::count(r.refused_names, "name", "names");
         format!("  {names} there cannot be files here and are left out; the log says which")
@@ -167,9 +173,9 @@ fn reads(s: &Status) -> String {
     let c = &s.counts;
     let asked = show::count(c.requests, "request", "requests");
     format!(
-        "{} hits, {} misses; {} down, {} up; {asked}, {} failed; by {}; offline: {}",
-        show::number(c.hits),
-        show::number(c.misses),
+        "{}, {}; {} down, {} up; {asked}, {} failed; by {}; offline: {}",
+        show::count(c.hits, "hit", "hits"),
+        show::count(c.misses, "miss", "misses"),
         show::bytes(c.bytes_down),
         show::bytes(c.bytes_up),
         show::number(c.failures),
@@ -199,7 +205,7 @@ mod tests {
                 state: RemoteState::Away,
                 since_ms: 7_100_000,
                 last_sync_ms: Some(7_000_000),
-                last_error: Some("connection refused".into()),
+                last_error: Some("http://nas:5002: Connection refused (os error 111)".into()),
                 listed: true,
                 files: 63_000,
                 bytes: 6 << 30,
@@ -224,7 +230,7 @@ mod tests {
         for part in [
             "/data/FXCACHE  (process 7, larder 0.1.0, for 2 h)",
             "http://nas:5002  away for 100 s; 63,000 files, 6.0 GiB; synced 3 min ago",
-            "connection refused",
+            "               Connection refused\n",
             "63,000 known (6.0 GiB)",
             "at most 20.0 GiB",
             "empty: everything is up",
