@@ -47,3 +47,28 @@ fn p3_what_was_written_is_in_the_folder_and_goes_up() {
         bytes(2, 50_000)
     );
 }
+
+#[test]
+fn p3_a_file_has_its_size_as_soon_as_it_is_closed() {
+    for way in [&[][..], &["--no-passthrough"]] {
+        let lab = Lab::new();
+        let server = lab.serve("srv", &[]);
+        let mount = lab.mount("mnt", &[&["--remote", &server.url], way].concat());
+        std::thread::scope(|scope| {
+            for who in 0..4 {
+                let at = mount.path(format!("{who}"));
+                scope.spawn(move || {
+                    fs::create_dir(&at).unwrap();
+                    for n in 1..150 {
+                        let file = at.join(format!("{n}"));
+                        fs::write(&file, bytes(n, 1000 + n as usize)).unwrap();
+                        // The kernel hears of the last close after `close()` returned.
+                        let seen = fs::File::open(&file).unwrap().metadata().unwrap().len();
+                        assert_eq!(seen, 1000 + n, "{}", file.display());
+                        assert_eq!(fs::read(&file).unwrap().len() as u64, 1000 + n);
+                    }
+                });
+            }
+        });
+    }
+}
