@@ -369,23 +369,17 @@ impl Writer {
             (Some(generation), _) if generation as u64 == row.generation => {
                 self.finish(row, node.as_ref(), outcome)
             }
-            (_, Sent::Published(meta)) => self.now_based_on(row.remote, key, meta, node.as_ref()),
+            (_, Sent::Published(meta)) => self.now_based_on(row.remote, key, meta),
             _ => Ok(()),
         }
     }
 
-    /// The file was changed again while it went up: what went up is what the change replaces.
-    fn now_based_on(
-        &mut self,
-        remote: RemoteId,
-        key: &RelPath,
-        meta: &Meta,
-        node: Option<&Node>,
-    ) -> Result<()> {
-        let Some(node) = node else { return Ok(()) };
-        if node::path(&self.c, node.id)?.as_ref() != Some(key) {
+    /// The file was changed again while it went up, or another took its name: what went up is what
+    /// the one that has the name now replaces.
+    fn now_based_on(&mut self, remote: RemoteId, key: &RelPath, meta: &Meta) -> Result<()> {
+        let Some(node) = node::resolve(&self.c, key)? else {
             return Ok(());
-        }
+        };
         self.run_sql(
             "UPDATE outbox SET base = ?3, not_before = 0 WHERE remote = ?1 AND node = ?2",
             params![remote.0, node.id.0 as i64, meta.version.as_str()],

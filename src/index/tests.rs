@@ -505,6 +505,17 @@ fn p3_a_file_that_may_not_leave_any_more_stays_dirty() {
 }
 
 #[test]
+fn p5_a_file_renamed_over_one_that_went_up_meanwhile_replaces_what_went_up() {
+    let lab = Lab::new(&[true]);
+    lab.write("a", 1);
+    let going = lab.put_row("a");
+    lab.write("next", 2);
+    lab.rename("next", "a", false);
+    lab.published(&going, "a", 7);
+    assert_eq!(lab.put_row("a").base, Some(version(7)));
+}
+
+#[test]
 fn p5_what_was_sent_and_not_answered_is_ours_when_it_turns_up() {
     let lab = Lab::new(&[true]);
     let remote = lab.remotes[0];
