@@ -45,7 +45,12 @@ const KEPT_PARTIALS: u64 = 8 << 30;
 
 /// Takes a mount away whether it is in use or not; for the guard of a dead daemon.
 pub fn detach(mountpoint: &Path) -> Result<()> {
-    fs::mounts::unmount(mountpoint, How::Lazily)
+    fs::mounts::abort(mountpoint);
+    let still = mounts()?.iter().any(|m| m.mountpoint == mountpoint);
+    match still {
+        true => fs::mounts::unmount(mountpoint, How::Lazily),
+        false => Ok(()),
+    }
 }
 
 /// Everything that runs.

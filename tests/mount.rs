@@ -72,3 +72,53 @@ fn p3_a_file_has_its_size_as_soon_as_it_is_closed() {
         });
     }
 }
+
+#[test]
+fn p3_a_rewrite_that_was_not_closed_takes_nothing_back() {
+    use std::io::Write as _;
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    for truncate in [true, false] {
+        let name = format!("f{truncate}");
+        let mount = lab.mount("mnt", &["--remote", &server.url, "--upload"]);
+        // One after the other, faster than the kernel tells of the releases.
+        for round in 0..40 {
+            let mut file = fs::File::create(mount.path(&name)).unwrap();
+            file.write_all(&bytes(round, 5000)).unwrap();
+            close(file);
+        }
+        let pid = mount.pid() as i32;
+        let mut open = fs::OpenOptions::new();
+        let mut file = open
+            .write(true)
+            .append(!truncate)
+            .truncate(truncate)
+            .open(mount.path(&name))
+            .unwrap();
+        file.write_all(&bytes(99, 700)).unwrap();
+        // Not by a program: starting one would close the file in the child.
+        // SAFETY: sends a signal to the daemon that this test started.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+        drop(file);
+        eventually("the dead mount is detached", || {
+            !common::is_mounted(&mount.at)
+        });
+        let mount = lab.mount("mnt", &["--remote", &server.url, "--upload"]);
+        let found = fs::read(mount.path(&name)).unwrap();
+        assert_eq!(
+            &found[..5000],
+            bytes(39, 5000),
+            "{}",
+            mount.status()["notes"]
+        );
+        mount.unmount();
+    }
+}
+
+/// Closes a file and fails if that fails; a dropped one would not tell.
+fn close(file: fs::File) {
+    use std::os::fd::IntoRawFd as _;
+    let fd = file.into_raw_fd();
+    // SAFETY: the descriptor was just given up by its owner.
+    assert_eq!(unsafe { libc::close(fd) }, 0);
+}

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -17,7 +19,13 @@ pub struct Guard {
     mountpoint: PathBuf,
     /// What the system lists as mounted there: another mount is left alone
     source: String,
+    /// The daemon's process
+    daemon: u32,
 }
+
+/// How often the daemon is looked at. A killed one whose threads the kernel holds in the mount
+/// itself never closes its end of the line: only cutting it off lets them, and it, end.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Guard {
     pub fn run(&self) -> Result<Outcome> {
@@ -25,9 +33,16 @@ impl Guard {
         let _ = rustix::process::setsid();
         // A working directory inside the mount would keep it busy.
         std::env::set_current_dir("/")?;
-        let mut ignored = [0; 256];
-        let mut input = std::io::stdin().lock();
-        while input.read(&mut ignored).is_ok_and(|n| n > 0) {}
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut ignored = [0; 256];
+            let mut input = std::io::stdin().lock();
+            while input.read(&mut ignored).is_ok_and(|n| n > 0) {}
+            let _ = tell.send(());
+        });
+        while told.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout)
+            && !is_dead(self.daemon)
+        {}
         let still = |entry: &daemon::MountEntry| {
             entry.mountpoint == self.mountpoint && entry.source == self.source
         };
@@ -36,4 +51,13 @@ impl Guard {
         }
         Ok(Outcome::Done)
     }
+}
+
+/// Whether a process has ended as far as it can: its first thread is gone.
+fn is_dead(pid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_none_or(|state| matches!(state.trim().chars().next(), Some('Z' | 'X')))
 }

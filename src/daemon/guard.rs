@@ -18,6 +18,7 @@ pub fn post(mountpoint: &Path, source: &str) -> Guard {
             .arg("guard")
             .arg(mountpoint)
             .arg(source)
+            .arg(std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -140,6 +140,27 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<()> {
     Err(Error::new(Kind::Io, line).about(mountpoint.display()))
 }
 
+/// Cuts a mount off from a daemon that was killed but cannot end, because one of its threads is
+/// in the kernel, waiting for an answer that nobody will give: every request then fails.
+pub fn abort(mountpoint: &Path) {
+    use rustix::mount::{UnmountFlags, unmount};
+    // For root; it cuts off even where it cannot unmount.
+    let _ = unmount(mountpoint, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+    // For the owner, where fusectl is mounted. The connection is named by the device's minor number.
+    let Ok(text) = std::fs::read("/proc/self/mountinfo") else {
+        return;
+    };
+    for line in text.split(|b| *b == b'\n') {
+        let device = line.split(|b| *b == b' ').nth(2);
+        let minor = device.and_then(|d| std::str::from_utf8(d).ok()?.split_once(':'));
+        if let (Some(found), Some((_, minor))) = (entry(line), minor)
+            && found.mountpoint == mountpoint
+        {
+            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), b"1");
+        }
+    }
+}
+
 /// Whether something is mounted at `mountpoint` whose daemon is gone.
 pub fn is_dead(mountpoint: &Path) -> bool {
     let looked = rustix::fs::stat(mountpoint);

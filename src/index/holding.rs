@@ -250,6 +250,7 @@ impl Writer {
             ],
         )?;
         self.run_sql("UPDATE replicas SET node = ?2 WHERE node = ?1", [old, new])?;
+        self.run_sql("UPDATE staged SET node = ?2 WHERE node = ?1", [old, new])?;
         if let Some(name) = &node.name {
             self.tell(node.parent, name);
         }

@@ -57,6 +57,8 @@ pub(super) struct OpenNode {
 pub(super) struct OpenState {
     pub handles: usize,
     pub writers: usize,
+    /// Of these, the ones that were closed and only wait for their release.
+    pub closed_writers: usize,
     /// The node when it was opened; what `fstat` shows once the name is gone.
     pub node: Node,
     pub body: Body,
@@ -94,6 +96,8 @@ pub(super) fn is_as_closed(session: &Session, state: &OpenState) -> Result<bool>
 pub struct Handle {
     pub(super) node: Arc<OpenNode>,
     pub(super) writes: bool,
+    /// Whether a `close()` returned for it that made its bytes a local write.
+    pub(super) closed: AtomicBool,
     /// Whether the process that closed it last was being killed by a signal.
     pub(super) killed: AtomicBool,
 }
@@ -177,6 +181,7 @@ impl Opens {
         let handle = Arc::new(Handle {
             node,
             writes,
+            closed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
         });
         self.handles

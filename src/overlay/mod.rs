@@ -8,6 +8,7 @@
 
 pub mod dirs;
 pub mod handles;
+mod join;
 mod lookup;
 pub mod read;
 mod reconcile;

@@ -129,6 +129,7 @@ impl Overlay {
         let open = self.opens.enter(OpenState {
             handles: 0,
             writers: 0,
+            closed_writers: 0,
             node,
             body,
             session: None,

@@ -81,9 +81,13 @@ impl Overlay {
                 self.keep(id, path)?;
                 self.index.edit(move |w| w.abandon_staged(staged_id, now))?;
             }
-            (None, _) => {
-                // Its name was removed while it was written.
-                self.store.drop_staged(id)?;
+            (None, closed) => {
+                // Its name was removed while it was written. What a close() was promised for is
+                // kept all the same: a file too many is better than one too few.
+                match closed {
+                    Some(_) => self.keep(id, &RelPath::root())?,
+                    None => self.store.drop_staged(id)?,
+                }
                 self.index.edit(move |w| w.abandon_staged(staged_id, now))?;
             }
         }

@@ -12,15 +12,13 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::handles::{
-    Body, Handle, OpenNode, OpenState, Opened, Session, is_as_closed, is_empty_and_staged,
-};
+use super::handles::{Body, Handle, OpenState, Opened, Session, is_as_closed, is_empty_and_staged};
 use super::read::Access;
 use super::{Answer, Attr, Caller, Closer, Overlay};
 use crate::beneath::{Mode, OFlags, facts_of, set_owner_of};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Held, NewNode, Node, NodeId, NodeKind, Writing};
+use crate::index::{NewNode, Node, NodeId, NodeKind, Writing};
 use crate::path::Name;
 use crate::transfer::commit::seen;
 
@@ -197,64 +195,6 @@ impl Overlay {
         self.begin_in_place(node, file).map(Some)
     }
 
-    /// Opens a file that others have open.
-    fn join_writers(&self, open: &Arc<OpenNode>, access: Access) -> Result<Option<Opened>> {
-        let mut state = open.lock();
-        let Some(whole) = state.body.whole() else {
-            if access.truncate {
-                // Its state is looked at again there.
-                drop(state);
-                return self.step_aside(open.id);
-            }
-            return Ok(None);
-        };
-        if state.session.is_some() {
-            if access.truncate {
-                whole.set_len(0)?;
-            }
-            return Ok(Some(self.enter_handle(open, &mut state, true)));
-        }
-        if access.truncate && !state.detached {
-            drop(state);
-            return self.step_aside(open.id);
-        }
-        let node = state.node.clone();
-        if state.detached {
-            return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
-        }
-        let Some(file) = self.open_held(&node, OFlags::RDWR)? else {
-            return Ok(None);
-        };
-        if facts_of(&file)?.ino != facts_of(&whole)?.ino {
-            // The readers have an older file; the writer gets the one that has the name.
-            drop(state);
-            return self.step_aside(open.id);
-        }
-        let id = open.id;
-        self.mark(id, Writing::Open)?;
-        state.session = Some(Session {
-            staged: None,
-            recorded: Some(seen(&facts_of(&file)?)),
-            closed: false,
-            killed: false,
-        });
-        state.body = Body::File(Arc::new(file));
-        Ok(Some(self.enter_handle(open, &mut state, true)))
-    }
-
-    /// Readers keep what they have open: the name gets another inode, and the caller, told that
-    /// its own is stale, finds it (promise P8).
-    fn step_aside(&self, id: NodeId) -> Result<Option<Opened>> {
-        self.index.edit(move |w| w.replace_id(id))?;
-        if let Some(open) = self.opens.node(id) {
-            open.lock().detached = true;
-        }
-        Err(Error::new(
-            Kind::Stale,
-            "the file is open elsewhere and about to be replaced",
-        ))
-    }
-
     fn open_truncated(&self, node: Node) -> Result<Opened> {
         let path = self.path_of(node.id)?;
         if self.is_local_only(&path) {
@@ -355,7 +295,11 @@ impl Overlay {
             // `command > file`: the shell closes what it duplicated, before there is anything.
             return Ok(());
         }
-        self.record(handle.node.id, &mut state)
+        self.record(handle.node.id, &mut state)?;
+        if !handle.closed.swap(true, Ordering::SeqCst) {
+            state.closed_writers += 1;
+        }
+        Ok(())
     }
 
     /// Makes what was written so far a local write.
@@ -420,6 +364,7 @@ impl Overlay {
             let mut ended = Ok(());
             if handle.writes {
                 state.writers -= 1;
+                state.closed_writers -= usize::from(handle.closed.load(Ordering::SeqCst));
                 if let Some(session) = &mut state.session {
                     session.killed |= handle.killed.load(Ordering::SeqCst);
                 }
@@ -501,7 +446,12 @@ impl Overlay {
         Ok(())
     }
 
-    fn end_in_place(&self, id: NodeId, state: &mut OpenState, session: Session) -> Result<()> {
+    pub(super) fn end_in_place(
+        &self,
+        id: NodeId,
+        state: &mut OpenState,
+        session: Session,
+    ) -> Result<()> {
         let Some(file) = state.body.whole() else {
             return Ok(());
         };
@@ -523,7 +473,7 @@ impl Overlay {
         self.mark(id, Writing::No)
     }
 
-    fn mark(&self, id: NodeId, writing: Writing) -> Result<()> {
+    pub(super) fn mark(&self, id: NodeId, writing: Writing) -> Result<()> {
         let now = self.clock.now_ns();
         self.index.edit(move |w| w.set_writing(id, writing, now))
     }
@@ -569,30 +519,5 @@ impl Overlay {
             Answer::Now(opened) => Answer::Now(opened.and_then(cut)),
             Answer::Later(pending) => Answer::later(async move { cut(pending.await?) }),
         }
-    }
-
-    /// Ends the session of a file that was closed but not released yet, so that its bytes are
-    /// in the tree. The caller holds the paths.
-    pub(super) fn settle(&self, id: NodeId) -> Result<()> {
-        let Some(open) = self.opens.node(id) else {
-            return Ok(());
-        };
-        let _node = self.commit.hold(id);
-        let mut state = open.lock();
-        let Some(session) = &mut state.session else {
-            return Ok(());
-        };
-        let (Some(staged), true) = (session.staged, session.closed) else {
-            return Ok(());
-        };
-        let local = |path: &crate::path::RelPath| self.is_local_only(path);
-        let recorded = self.commit.written_held(id, staged, &local)?;
-        session.staged = None;
-        session.recorded = Some(recorded);
-        if let Some(node) = self.index.node(id)? {
-            debug_assert!(node.held == Held::Whole);
-            state.node = node;
-        }
-        Ok(())
     }
 }
