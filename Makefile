@@ -1,13 +1,13 @@
 # The two commands of the README are `make demo` and `make test`.
 
 CARGO ?= cargo
+PROFILE ?= release
 
 .PHONY: demo test lint build install tools test-tools
 
 # Shows the whole idea in a minute, and checks every step of it.
 demo: tools
-	$(CARGO) build --release --locked
-	target="$${CARGO_TARGET_DIR:-target}"; "$$target/release/larder" demo
+	$(CARGO) run --profile $(PROFILE) --locked -- demo
 
 # Unit, model and conformance tests, and real mounts.
 test: test-tools
