@@ -419,6 +419,12 @@ impl Writer {
         )?;
         self.attempts_settled(row.remote, key)?;
         let Some(node) = owner else { return Ok(()) };
+        // Written again since or not: what is here now was made from what was sent. Whoever deletes
+        // or replaces the file has seen that version, not the one before.
+        self.run_sql(
+            "UPDATE nodes SET origin = ?2, version = ?3 WHERE id = ?1 AND dirty <> 0",
+            params![node.id.0 as i64, row.remote.0, meta.version.as_str()],
+        )?;
         if let Some(before) = before.filter(|before| *before != node.id) {
             self.lost_replica(before, key, now_ns)?;
         }

@@ -383,6 +383,28 @@ fn p5_a_name_deleted_here_remembers_which_version_it_had() {
 }
 
 #[test]
+fn p5_what_went_up_while_a_file_was_written_again_counts_as_seen() {
+    let lab = Lab::new(&[true]);
+    lab.apply(0, &[put("a", 1)]);
+    lab.write("a", 5);
+    let row = lab.put_row("a");
+    lab.write("a", 6);
+    lab.published(&row, "a", 2);
+    // Deleted and made anew: what is replaced is what went up, and no other's version.
+    lab.unlink("a", false);
+    lab.write("a", 7);
+    assert_eq!(lab.put_row("a").base, Some(version(2)));
+    // The same for a rename over it.
+    let row = lab.put_row("a");
+    lab.write("a", 8);
+    lab.published(&row, "a", 3);
+    lab.write("tmp", 9);
+    lab.rename("tmp", "a", false);
+    assert_eq!(lab.put_row("a").base, Some(version(3)));
+    lab.check_sums();
+}
+
+#[test]
 fn p5_a_file_renamed_over_a_dirty_one_takes_its_base() {
     let lab = Lab::new(&[true]);
     lab.apply(0, &[put("a", 1)]);

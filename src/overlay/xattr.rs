@@ -19,6 +19,8 @@ impl Overlay {
         if !name.starts_with(b"user.") {
             return Err(none());
         }
+        // Asked before the row is read: a session that ends in between has its row by then.
+        let written = self.being_written(id);
         let node = self.index.node(id)?.ok_or_else(none)?;
         if name.starts_with(b"user.larder.") {
             if node.kind != NodeKind::File {
@@ -38,7 +40,7 @@ impl Overlay {
                 _ => Err(none()),
             };
         }
-        if let Some(file) = self.being_written(id) {
+        if let Some(file) = written {
             return xattr_of(&file, name);
         }
         if node.held == Held::None {
