@@ -36,6 +36,34 @@ impl Clock {
     }
 }
 
+/// A life of the machine, from one start to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    /// Names it.
+    pub id: i64,
+    /// When it began, in nanoseconds since 1970.
+    pub at_ns: i64,
+}
+
+impl Boot {
+    /// The one that the machine is in, where it can be told (Linux).
+    pub fn current(clock: &Clock) -> Option<Boot> {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        // Sixty random bits of it are enough.
+        let digits: String = id
+            .chars()
+            .filter(char::is_ascii_hexdigit)
+            .take(15)
+            .collect();
+        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = uptime.split(' ').next()?.parse().ok()?;
+        Some(Boot {
+            id: i64::from_str_radix(&digits, 16).ok()?,
+            at_ns: clock.now_ns() - (seconds * 1e9) as i64,
+        })
+    }
+}
+
 /// Random numbers for jitter and for names that must not collide; not for secrets.
 #[derive(Debug)]
 pub struct Chance(AtomicU64);

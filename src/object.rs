@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,16 @@ impl fmt::Debug for Sha256 {
     }
 }
 
+/// Where something stands among all changes of one remote: of two in one epoch, the one with the
+/// higher number came later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    /// Names one life of the remote's index, as in [`Cursor`].
+    pub epoch: Arc<str>,
+    /// The change's number in it.
+    pub seq: u64,
+}
+
 /// What a remote says of one version of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
@@ -118,6 +129,9 @@ pub struct Meta {
     pub version: Version,
     /// Hash of the bytes, where the remote gives one.
     pub sha256: Option<Sha256>,
+    /// When the version came, where the remote says so. Answers overtake one another on their
+    /// way; this tells which is the older.
+    pub revision: Option<Revision>,
 }
 
 /// A named object in one version.
@@ -143,8 +157,8 @@ pub enum Listed {
 pub enum Change {
     /// The object is new, or has another version now.
     Put(Object),
-    /// The object is gone.
-    Deleted(RelPath),
+    /// The object is gone, since then.
+    Deleted(RelPath, Option<Revision>),
     /// See [`Listed::Refused`].
     Refused { shown: String, why: String },
 }

@@ -3,16 +3,20 @@
 //! Paths are byte strings: `path` where they are UTF-8, else `path_b64` (standard
 //! Base64 with padding). Line formats are NDJSON, one object a line.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::object::{Change, Listed, Meta, Object, Sha256, Version};
+use crate::object::{Change, Listed, Meta, Object, Revision, Sha256, Version};
 use crate::path::RelPath;
 
 /// Request and response header: the writer's modification time in nanoseconds since 1970.
 pub const MTIME_HEADER: &str = "x-mtime-ns";
+/// Response header: the epoch and the number of the change that made this version, `EPOCH:SEQ`.
+pub const REVISION_HEADER: &str = "x-revision";
 /// Request header that carries the API key; `Authorization: Bearer` is the other way.
 pub const KEY_HEADER: &str = "x-api-key";
 /// RFC 9530: the digest of the whole representation, in responses.
@@ -121,7 +125,7 @@ impl Line {
         }
     }
 
-    fn meta(&self) -> Result<Meta> {
+    fn meta(&self, revision: Option<Revision>) -> Result<Meta> {
         let missing = |what| Error::new(Kind::Corrupt, format!("a line lacks {what}"));
         let size = self.size.ok_or_else(|| missing("size"))?;
         if size > i64::MAX as u64 {
@@ -132,11 +136,13 @@ impl Line {
             mtime_ns: self.mtime_ns.ok_or_else(|| missing("mtime_ns"))?,
             version: Version::new(self.etag.as_deref().ok_or_else(|| missing("etag"))?)?,
             sha256: self.sha256.as_deref().map(Sha256::from_hex).transpose()?,
+            revision,
         })
     }
 
-    /// What the line says. A bad name is not an error but a refusal; bad numbers are errors.
-    pub fn into_change(self) -> Result<Change> {
+    /// What the line says, its number being of `epoch` where that is known. A bad name is not an
+    /// error but a refusal; bad numbers are errors.
+    pub fn into_change(self, epoch: Option<&Arc<str>>) -> Result<Change> {
         let raw = self.raw_path()?;
         let key = match RelPath::new(&raw) {
             Ok(key) if !key.is_root() => key,
@@ -151,21 +157,39 @@ impl Line {
                 return Ok(Change::Refused { shown, why });
             }
         };
+        let revision = epoch.zip(self.seq).map(|(epoch, seq)| Revision {
+            epoch: epoch.clone(),
+            seq,
+        });
         if self.deleted {
-            return Ok(Change::Deleted(key));
+            return Ok(Change::Deleted(key, revision));
         }
-        let meta = self.meta()?;
+        let meta = self.meta(revision)?;
         Ok(Change::Put(Object { key, meta }))
     }
 
     /// Like [`into_change`](Line::into_change) where deletions make no sense.
     pub fn into_listed(self) -> Result<Listed> {
-        match self.into_change()? {
+        match self.into_change(None)? {
             Change::Put(object) => Ok(Listed::Object(object)),
             Change::Refused { shown, why } => Ok(Listed::Refused { shown, why }),
-            Change::Deleted(_) => Err(Error::new(Kind::Corrupt, "a deletion in a listing")),
+            Change::Deleted(..) => Err(Error::new(Kind::Corrupt, "a deletion in a listing")),
         }
     }
+}
+
+/// Writes an `X-Revision` value.
+pub fn revision_header(epoch: &str, seq: u64) -> String {
+    format!("{epoch}:{seq}")
+}
+
+/// Reads it; none if it is not one.
+pub fn parse_revision(header: &str) -> Option<Revision> {
+    let (epoch, seq) = header.rsplit_once(':')?;
+    Some(Revision {
+        epoch: epoch.into(),
+        seq: seq.parse().ok()?,
+    })
 }
 
 /// Writes a `Content-Digest` or `Repr-Digest` value.
@@ -210,10 +234,11 @@ mod tests {
         fn lines_round_trip(bytes in proptest::collection::vec(any::<u8>(), 1..40), size in 0u64..1 << 62, mtime_ns: i64) {
             let Ok(key) = RelPath::new(&bytes) else { return Ok(()) };
             let object = Object { key, meta: Meta {
-                size, mtime_ns, version: Version::new("v-1").unwrap(), sha256: Some(Sha256([7; 32])) } };
+                size, mtime_ns, version: Version::new("v-1").unwrap(), sha256: Some(Sha256([7; 32])),
+                revision: parse_revision(&revision_header("e:1", 3)) } };
             let text = serde_json::to_string(&Line::object(Some(3), &object)).unwrap();
             let back: Line = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(back.into_change().unwrap(), Change::Put(object));
+            prop_assert_eq!(back.into_change(Some(&"e:1".into())).unwrap(), Change::Put(object));
         }
     }
 
@@ -225,7 +250,7 @@ mod tests {
                 ..Line::default()
             };
             assert!(
-                matches!(line.into_change().unwrap(), Change::Refused { .. }),
+                matches!(line.into_change(None).unwrap(), Change::Refused { .. }),
                 "{name:?}"
             );
         }
@@ -236,7 +261,7 @@ mod tests {
             etag: Some("x".into()),
             ..Line::default()
         };
-        assert!(line.into_change().is_err());
+        assert!(line.into_change(None).is_err());
     }
 
     #[test]

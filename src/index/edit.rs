@@ -162,6 +162,7 @@ impl Writer {
             self.run_sql("UPDATE nodes SET writing = 0 WHERE id = ?1", [id.0 as i64])?;
         }
         let generation = self.queue_put(id, queue, now_ms)?;
+        self.edits_versions(id)?;
         self.run_sql(
             "UPDATE nodes SET size = ?2, mtime_ns = ?3, seen_size = ?2, seen_mtime_ns = ?3, seen_ino = ?4,
              seen_ctime_ns = ?5, ctime_ns = max(?3, ?5), held = 1, dirty = ?6, sha256 = NULL,
@@ -301,14 +302,45 @@ impl Writer {
         self.touch_dir(node.parent, now_ns)
     }
 
-    /// A directory that was made here is no more in the store's tree. What remotes have in it keeps
-    /// it; without that it was removed.
+    /// A directory that was made here is no more in the store's tree, and nothing in it. What
+    /// remotes have in it keeps it; without that it was removed.
     pub fn dir_lost(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
-        if node::children(&self.c, id, b"", 1)?.is_empty() {
-            return self.remove_dir(id, now_ns);
-        }
         self.run_sql("UPDATE nodes SET held = 0 WHERE id = ?1", [id.0 as i64])?;
-        Ok(())
+        let query = "SELECT id FROM nodes WHERE parent = ?1 AND (held <> 0 OR kind = 1)";
+        let inside = node::rows(&self.c, query, [id.0 as i64], |row| {
+            Ok(NodeId(row.get::<_, i64>(0).map_err(sql)? as u64))
+        })?;
+        for id in inside {
+            match self.need(id)?.kind {
+                NodeKind::File => self.not_held(id, now_ns)?,
+                NodeKind::Dir => self.dir_lost(id, now_ns)?,
+                NodeKind::Symlink => self.unlink(id, false, now_ns)?,
+            }
+        }
+        self.prune_up(id, now_ns)
+    }
+
+    /// Something else has the node's name, and it goes with everything in it: what remotes have of
+    /// it stays there, hidden.
+    pub fn give_way(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
+        let (mut work, mut found) = (vec![id], Vec::new());
+        while let Some(id) = work.pop() {
+            let query = "SELECT id FROM nodes WHERE parent = ?1";
+            work.extend(node::rows(&self.c, query, [id.0 as i64], |row| {
+                Ok(NodeId(row.get::<_, i64>(0).map_err(sql)? as u64))
+            })?);
+            found.push(id);
+        }
+        let top = self.need(id)?;
+        // What is in a directory goes first, for its path leads through it.
+        for id in found.iter().rev() {
+            let node = self.need(*id)?;
+            self.drop_node(&node)?;
+        }
+        if let Some(name) = &top.name {
+            self.tell(top.parent, name);
+        }
+        self.touch_dir(top.parent, now_ns)
     }
 
     /// Gives a node another name. What had the name before is deleted here, its replicas

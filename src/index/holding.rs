@@ -210,7 +210,7 @@ impl Writer {
     }
 
     /// The store no longer has a clean node's bytes. A node that nobody else has is gone with them.
-    pub fn not_held(&mut self, id: NodeId) -> Result<()> {
+    pub fn not_held(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
         let Some(node) = node::node(&self.c, id)? else {
             return Ok(());
         };
@@ -224,7 +224,7 @@ impl Writer {
             if let Some(name) = &node.name {
                 self.tell(node.parent, name);
             }
-            return Ok(());
+            return self.prune_up(node.parent, now_ns);
         };
         self.run_sql(
             "UPDATE nodes SET held = 0, writing = 0, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
@@ -249,7 +249,10 @@ impl Writer {
                 remote.0, meta.version.as_str()
             ],
         )?;
-        self.run_sql("UPDATE replicas SET node = ?2 WHERE node = ?1", [old, new])?;
+        self.run_sql(
+            "UPDATE replicas SET node = ?2, base = NULL WHERE node = ?1",
+            [old, new],
+        )?;
         self.run_sql("UPDATE staged SET node = ?2 WHERE node = ?1", [old, new])?;
         if let Some(name) = &node.name {
             self.tell(node.parent, name);
@@ -289,21 +292,7 @@ impl Writer {
         let node = self.need(id)?;
         let path = node::path(&self.c, id)?.unwrap_or_default();
         let before = node::replica(&self.c, remote, &path)?.and_then(|r| r.node);
-        self.run_sql(
-            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
-             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, base = NULL",
-            params![
-                remote.0,
-                path.as_bytes(),
-                id.0 as i64,
-                meta.version.as_str(),
-                meta.size as i64,
-                meta.mtime_ns,
-                meta.sha256.map(|h| h.0.to_vec())
-            ],
-        )?;
+        self.store_replica(remote, &path, Some(id), meta)?;
         self.leave_old_names(&node, remote, &path)?;
         self.attempts_settled(remote, &path)?;
         if let Some(before) = before.filter(|before| *before != id) {

@@ -7,12 +7,15 @@
 //! [`Index::sync`] it survives a power cut.
 
 pub mod edit;
+mod follow;
 pub mod holding;
 pub mod node;
 pub mod outbox;
 pub mod remote;
+pub mod runs;
 mod schema;
 pub mod served;
+mod spare;
 mod vfs;
 mod whiteout;
 
@@ -24,7 +27,7 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -40,6 +43,7 @@ pub use holding::{ConflictRow, Doomed, StagedRow, Totals};
 pub use node::{Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, Seen, Writing, same_bytes};
 pub use outbox::{Operation, OutboxRow, OutboxTotals, Sent};
 pub use remote::{Applied, RemoteRow};
+pub use runs::Runs;
 pub use writer::{Event, Invalidation, Writer};
 
 /// How many commits' news may wait before the reader is told "everything" instead.
@@ -67,23 +71,17 @@ pub struct Index {
     dirs: Mutex<LruCache<NodeId, (u64, RelPath)>>,
     /// Counts commits that moved or removed a directory.
     moves: Arc<AtomicU64>,
+    is_damaged: AtomicBool,
 }
 
 impl Index {
     /// Opens the index file at `path`; `events` is told what commits change. The second value is
     /// where a broken file was put.
     pub fn open(path: &Path, events: SyncSender<Event>) -> Result<(Index, Option<PathBuf>)> {
-        let (c, aside) = schema::open(path)?;
-        let next_id: i64 = c
-            .query_row("SELECT max(id) FROM nodes", [], |row| row.get(0))
-            .map_err(schema::sql)?;
-        let generation: i64 = c
-            .query_row(
-                "UPDATE meta SET value = value + ?1 WHERE key = 'generation' RETURNING value",
-                [GENERATION_BLOCK],
-                |row| row.get(0),
-            )
-            .map_err(schema::sql)?;
+        let (c, aside, next_id, generation) = match start(path) {
+            Err(error) if error.kind() == Kind::NoSpace && spare::give_up(path) => start(path)?,
+            started => started?,
+        };
         let writer = Writer {
             c,
             next_id: next_id as u64,
@@ -91,8 +89,10 @@ impl Index {
             remotes: Vec::new(),
             changed: Vec::new(),
             last_parent: None,
+            guessed: Vec::new(),
             moved_dirs: false,
             moves: Arc::default(),
+            spare: spare::Spare::beside(path),
         };
         let moves = writer.moves.clone();
         let (queue, thread) = writer::start(writer, events)?;
@@ -103,8 +103,25 @@ impl Index {
             thread: Mutex::new(Some(thread)),
             dirs: Mutex::new(LruCache::new(REMEMBERED_DIRS)),
             moves,
+            is_damaged: AtomicBool::new(false),
         };
         Ok((index, aside))
+    }
+
+    /// Whether a part of the file was met that makes no sense: the next start sets it aside.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    fn checked<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.kind() == Kind::Corrupt
+            && !self.is_damaged.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(%error, "the index is damaged; the next start rebuilds it");
+            schema::condemn(&self.path);
+        }
+        result
     }
 
     /// Edits and waits for the commit. Not for tasks: see [`edit_later`](Index::edit_later).
@@ -117,7 +134,7 @@ impl Index {
             // The caller may have given up waiting.
             let _ = sender.send(result);
         })?;
-        receiver.recv().unwrap_or_else(|_| Err(closed()))
+        self.checked(receiver.recv().unwrap_or_else(|_| Err(closed())))
     }
 
     /// Edits; the future ends after the commit.
@@ -129,7 +146,7 @@ impl Index {
         self.queue.send(edit, move |result| {
             let _ = sender.send(result);
         })?;
-        receiver.await.unwrap_or_else(|_| Err(closed()))
+        self.checked(receiver.await.unwrap_or_else(|_| Err(closed())))
     }
 
     /// Reads on this thread's own connection.
@@ -150,7 +167,7 @@ impl Index {
                     readers.len() - 1
                 }
             };
-            read(&readers[at].1)
+            self.checked(read(&readers[at].1))
         })
     }
 
@@ -226,6 +243,22 @@ impl Drop for Index {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The writer's connection, where a broken file was put, and the first free numbers.
+fn start(path: &Path) -> Result<(Connection, Option<PathBuf>, i64, i64)> {
+    let (c, aside) = schema::open(path)?;
+    let next_id = c
+        .query_row("SELECT max(id) FROM nodes", [], |row| row.get(0))
+        .map_err(schema::sql)?;
+    let generation = c
+        .query_row(
+            "UPDATE meta SET value = value + ?1 WHERE key = 'generation' RETURNING value",
+            [GENERATION_BLOCK],
+            |row| row.get(0),
+        )
+        .map_err(schema::sql)?;
+    Ok((c, aside, next_id, generation))
 }
 
 fn closed() -> Error {

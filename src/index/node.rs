@@ -253,6 +253,7 @@ fn replica_of(row: &Row<'_>) -> Result<Replica> {
                     .map_err(|_| corrupt("version"))?,
             )?,
             sha256: sha.as_deref().map(Sha256::from_slice).transpose()?,
+            revision: None,
         },
     })
 }

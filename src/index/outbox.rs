@@ -6,12 +6,16 @@ use super::node::{self, Node, NodeId, RemoteId, Replica};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::{Error, Kind, Result};
-use crate::object::{Meta, Sha256, Version};
+use crate::object::{Meta, Object, Sha256, Version};
 use crate::path::RelPath;
 
 /// How long a written file rests before it goes up: a file that is rewritten or renamed at once
 /// goes up once.
 pub const SETTLE_MS: i64 = 100;
+
+/// `not_before` of a row that the remote will never take as it is: it waits for a change of the file
+/// or of the remote, and for no time.
+pub const HELD: i64 = i64::MAX;
 
 /// What a row asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,18 +102,25 @@ pub fn ready(
     node::rows(c, query, params![now_ms, after, limit as i64], row_of)
 }
 
-/// The oldest row of all.
+/// The oldest row of all that may go.
 pub fn oldest(c: &rusqlite::Connection) -> Result<Option<OutboxRow>> {
-    let query = select_outbox!("ORDER BY o.queued_at, o.id LIMIT 1");
-    Ok(node::rows(c, query, [], row_of)?.pop())
+    let query = select_outbox!("AND o.not_before <> ?1 ORDER BY o.queued_at, o.id LIMIT 1");
+    Ok(node::rows(c, query, [HELD], row_of)?.pop())
+}
+
+/// The oldest row that its remote refuses.
+pub fn oldest_held(c: &rusqlite::Connection) -> Result<Option<OutboxRow>> {
+    let query = select_outbox!("AND o.not_before = ?1 ORDER BY o.queued_at, o.id LIMIT 1");
+    Ok(node::rows(c, query, [HELD], row_of)?.pop())
 }
 
 /// When the next row that must wait may be tried, in milliseconds since 1970.
 pub fn next_due(c: &rusqlite::Connection, now_ms: i64) -> Result<Option<i64>> {
     let query = "SELECT min(o.not_before) FROM outbox o JOIN remotes m ON m.id = o.remote
-                 WHERE m.upload = 1 AND o.not_before > ?1";
+                 WHERE m.upload = 1 AND o.not_before > ?1 AND o.not_before < ?2";
     let mut statement = c.prepare_cached(query).map_err(sql)?;
-    statement.query_row([now_ms], |row| row.get(0)).map_err(sql)
+    let due = statement.query_row([now_ms, HELD], |row| row.get(0));
+    due.map_err(sql)
 }
 
 /// One row, if it is still there.
@@ -153,15 +164,18 @@ pub struct OutboxTotals {
     /// Rows for remotes that take no uploads: kept, so that nothing is forgotten if they do later.
     pub parked: u64,
     pub failing: u64,
+    /// Rows that their remote refuses; not counted among the others.
+    pub held: u64,
 }
 
 /// Files and bytes that wait to go up.
 pub fn waiting(c: &rusqlite::Connection) -> Result<(u64, u64)> {
     let query = "SELECT count(*), coalesce(sum(size), 0) FROM nodes WHERE id IN
-                 (SELECT o.node FROM outbox o JOIN remotes m ON m.id = o.remote WHERE m.upload = 1)";
+                 (SELECT o.node FROM outbox o JOIN remotes m ON m.id = o.remote
+                  WHERE m.upload = 1 AND o.not_before <> ?1)";
     let mut statement = c.prepare_cached(query).map_err(sql)?;
     statement
-        .query_row([], |row| {
+        .query_row([HELD], |row| {
             Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
         })
         .map_err(sql)
@@ -169,15 +183,19 @@ pub fn waiting(c: &rusqlite::Connection) -> Result<(u64, u64)> {
 
 /// Counts the rows.
 pub fn totals(c: &rusqlite::Connection) -> Result<OutboxTotals> {
-    let query = "SELECT coalesce(sum(m.upload), 0), coalesce(sum(1 - m.upload), 0),
-                 coalesce(sum(m.upload AND o.attempts > 0), 0) FROM outbox o JOIN remotes m ON m.id = o.remote";
+    let query =
+        "SELECT coalesce(sum(m.upload AND o.not_before <> ?1), 0), coalesce(sum(1 - m.upload), 0),
+                 coalesce(sum(m.upload AND o.attempts > 0 AND o.not_before <> ?1), 0),
+                 coalesce(sum(m.upload AND o.not_before = ?1), 0)
+                 FROM outbox o JOIN remotes m ON m.id = o.remote";
     let mut statement = c.prepare_cached(query).map_err(sql)?;
     statement
-        .query_row([], |row| {
+        .query_row([HELD], |row| {
             Ok(OutboxTotals {
                 pending: row.get::<_, i64>(0)? as u64,
                 parked: row.get::<_, i64>(1)? as u64,
                 failing: row.get::<_, i64>(2)? as u64,
+                held: row.get::<_, i64>(3)? as u64,
             })
         })
         .map_err(sql)
@@ -266,13 +284,23 @@ impl Writer {
     }
 
     /// These bytes are about to be sent under `key`: whatever becomes of the answer, they are no
-    /// other's version when they turn up there.
-    pub fn attempt(&mut self, remote: RemoteId, key: &RelPath, sha256: Sha256) -> Result<()> {
-        self.run_sql(
-            "INSERT OR IGNORE INTO attempts(remote, key, sha256) VALUES (?1, ?2, ?3)",
-            params![remote.0, key.as_bytes(), sha256.0.as_slice()],
+    /// other's version when they turn up there. Returns false, and they must not be sent, if the
+    /// row is not as it was read: the end of an earlier upload may have come in between.
+    pub fn attempt(&mut self, row: &OutboxRow, key: &RelPath, sha256: Sha256) -> Result<bool> {
+        let noted = self.run_sql(
+            "INSERT INTO attempts(remote, key, sha256) SELECT ?1, ?2, ?3 FROM outbox
+             WHERE id = ?4 AND generation = ?5 AND base IS ?6
+             ON CONFLICT(remote, key, sha256) DO UPDATE SET propagate = 0",
+            params![
+                row.remote.0,
+                key.as_bytes(),
+                sha256.0.as_slice(),
+                row.id,
+                row.generation as i64,
+                row.base.as_ref().map(Version::as_str)
+            ],
         )?;
-        Ok(())
+        Ok(noted > 0)
     }
 
     /// What was sent under `key` and not answered is to be deleted there if it arrived.
@@ -353,21 +381,26 @@ impl Writer {
                 params![row.remote.0, key.as_bytes()],
             )?;
         }
-        let still: Option<i64> = self
+        // Its node may have another id by now: readers kept the old one.
+        let still: Option<(i64, Option<i64>)> = self
             .c
-            .prepare_cached("SELECT generation FROM outbox WHERE id = ?1")
-            .and_then(|mut s| s.query_row([row.id], |r| r.get(0)).optional())
+            .prepare_cached("SELECT generation, node FROM outbox WHERE id = ?1")
+            .and_then(|mut s| {
+                s.query_row([row.id], |r| Ok((r.get(0)?, r.get(1)?)))
+                    .optional()
+            })
             .map_err(sql)?;
-        let node = match &row.operation {
-            Operation::Put(id) => node::node(&self.c, *id)?,
-            Operation::Delete(_) => None,
+        let node = match (&row.operation, still) {
+            (Operation::Put(_), Some((_, Some(id)))) => node::node(&self.c, NodeId(id as u64))?,
+            (Operation::Put(id), _) => node::node(&self.c, *id)?,
+            (Operation::Delete(_), _) => None,
         };
         if let Sent::Published(meta) = outcome {
             self.note_published(row, key, meta, node.as_ref(), now_ns)?;
         }
         match (still, outcome) {
-            (Some(generation), _) if generation as u64 == row.generation => {
-                self.finish(row, node.as_ref(), outcome)
+            (Some((generation, _)), _) if generation as u64 == row.generation => {
+                self.finish(row, node.as_ref(), outcome, now_ns)
             }
             (_, Sent::Published(meta)) => self.now_based_on(row.remote, key, meta),
             _ => Ok(()),
@@ -405,20 +438,41 @@ impl Writer {
             None => false,
         };
         let owner = node.filter(|_| here);
+        let object = Object {
+            key: key.clone(),
+            meta: meta.clone(),
+        };
+        if owner.is_none() && self.is_recalled(row.remote, &object, now_ns)? {
+            return Ok(());
+        }
         let sent = self.fresh_generation();
-        let before = node::replica(&self.c, row.remote, key)?.and_then(|r| r.node);
+        let seq = self.seq_of(row.remote, meta.revision.as_ref())?;
+        let known = node::replica(&self.c, row.remote, key)?;
+        let before = known.as_ref().and_then(|r| r.node);
+        // Somebody's newer version may have been heard of first: ours is what it replaced.
+        let newest = match known {
+            Some(known) if self.is_older(row.remote, key, meta.revision.as_ref())? => known.meta,
+            _ => meta.clone(),
+        };
         self.run_sql(
-            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent, seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT(remote, key) DO UPDATE SET node = coalesce(excluded.node, node), version = excluded.version,
-             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent, base = NULL",
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent,
+             seq = max(seq, excluded.seq), base = NULL",
             params![
-                row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), meta.version.as_str(),
-                meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec()), sent as i64
+                row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), newest.version.as_str(),
+                newest.size as i64, newest.mtime_ns, newest.sha256.map(|h| h.0.to_vec()), sent as i64, seq
             ],
         )?;
         self.attempts_settled(row.remote, key)?;
-        let Some(node) = owner else { return Ok(()) };
+        let Some(node) = owner else {
+            // Ours was taken away while it went up: the name shows what is there now.
+            return match before {
+                Some(other) => self.follow(other, now_ns),
+                None => Ok(()),
+            };
+        };
         // Written again since or not: what is here now was made from what was sent. Whoever deletes
         // or replaces the file has seen that version, not the one before.
         self.run_sql(
@@ -433,7 +487,13 @@ impl Writer {
 
     /// The row is done. The file is clean once no remote that takes uploads waits for it, if this
     /// one has its bytes: a file that is not to leave any more stays a local one.
-    fn finish(&mut self, row: &OutboxRow, node: Option<&Node>, outcome: &Sent) -> Result<()> {
+    fn finish(
+        &mut self,
+        row: &OutboxRow,
+        node: Option<&Node>,
+        outcome: &Sent,
+        now_ns: i64,
+    ) -> Result<()> {
         self.run_sql("DELETE FROM outbox WHERE id = ?1", [row.id])?;
         let Some(node) = node else { return Ok(()) };
         if !matches!(outcome, Sent::Published(_) | Sent::Known) || is_queued(&self.c, node.id)? {
@@ -447,14 +507,21 @@ impl Writer {
         let Some(replica) = replica else {
             return Ok(());
         };
+        let meta = match outcome {
+            Sent::Published(meta) => meta,
+            _ => &replica.meta,
+        };
         self.run_sql(
             "UPDATE nodes SET dirty = 0, touched = 0, origin = ?2, version = ?3, sha256 = coalesce(?4, sha256)
              WHERE id = ?1",
             params![
-                node.id.0 as i64, row.remote.0, replica.meta.version.as_str(),
-                replica.meta.sha256.map(|h| h.0.to_vec())
+                node.id.0 as i64, row.remote.0, meta.version.as_str(), meta.sha256.map(|h| h.0.to_vec())
             ],
         )?;
+        if meta.version != replica.meta.version {
+            // Replaced there since.
+            self.follow(node.id, now_ns)?;
+        }
         Ok(())
     }
 }

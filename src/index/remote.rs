@@ -6,7 +6,7 @@ use super::node::{self, Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, s
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::{Error, Kind, Result};
-use crate::object::{Change, Cursor, Meta, Object};
+use crate::object::{Change, Cursor, Meta, Object, Version};
 use crate::path::{Name, RelPath};
 
 /// What applying a batch of changes came to.
@@ -115,8 +115,10 @@ impl Writer {
                     Err(error) if error.kind() == Kind::Invalid => applied.refused += 1,
                     Err(error) => return Err(error),
                 },
-                Change::Deleted(key) => {
-                    applied.removed += u64::from(self.apply_deleted(remote, key, now_ns)?);
+                Change::Deleted(key, since) => {
+                    let gone = !self.is_older(remote, key, since.as_ref())?
+                        && self.apply_deleted(remote, key, now_ns)?;
+                    applied.removed += u64::from(gone);
                 }
                 Change::Refused { .. } => applied.refused += 1,
             }
@@ -134,6 +136,64 @@ impl Writer {
             )?;
         }
         Ok(applied)
+    }
+
+    /// One object as its remote has it now, for it was asked for; none for none. Nothing is done if
+    /// what is known of it is not `known` any more: that is newer.
+    pub fn correct(
+        &mut self,
+        remote: RemoteId,
+        key: &RelPath,
+        known: Option<&Version>,
+        found: Option<Meta>,
+        now_ns: i64,
+    ) -> Result<()> {
+        let now = node::replica(&self.c, remote, key)?.map(|r| r.meta.version);
+        if now.as_ref() != known {
+            return Ok(());
+        }
+        let change = match found {
+            Some(meta) => Change::Put(Object {
+                key: key.clone(),
+                meta,
+            }),
+            None => Change::Deleted(key.clone(), None),
+        };
+        self.apply(remote, &[change], None, now_ns).map(drop)
+    }
+
+    /// A directory that a remote without a listing may have things in. Goes with the first listing,
+    /// if nothing turned up in it.
+    pub fn guess_dir(&mut self, key: &RelPath, now_ns: i64) -> Result<()> {
+        let (Some(parent), Some(name)) = (key.parent(), key.file_name()) else {
+            return Ok(());
+        };
+        let Some(parent) = node::resolve(&self.c, &parent)? else {
+            return Ok(());
+        };
+        if node::child(&self.c, parent.id, name.as_bytes())?.is_none() {
+            let id = self.insert_dir(parent.id, &name, now_ns)?;
+            self.guessed.push(id);
+        }
+        Ok(())
+    }
+
+    /// Takes the directories away that were guessed and that nothing turned up in.
+    fn drop_guesses(&mut self, now_ns: i64) -> Result<()> {
+        while let Some(id) = self.guessed.pop() {
+            let Some(dir) = node::node(&self.c, id)? else {
+                continue;
+            };
+            if dir.held != Held::None || !node::children(&self.c, id, b"", 1)?.is_empty() {
+                continue;
+            }
+            self.drop_node(&dir)?;
+            if let Some(name) = &dir.name {
+                self.tell(dir.parent, name);
+            }
+            self.touch_dir(dir.parent, now_ns)?;
+        }
+        Ok(())
     }
 
     /// A whole listing begins: what it refuses is counted anew. What we publish from here on it
@@ -156,7 +216,7 @@ impl Writer {
         for change in changes {
             let key = match change {
                 Change::Put(object) => &object.key,
-                Change::Deleted(key) => key,
+                Change::Deleted(key, _) => key,
                 Change::Refused { .. } => {
                     older.push(change.clone());
                     continue;
@@ -182,13 +242,21 @@ impl Writer {
     /// A whole listing was applied; the remote's changes go on from `cursor`.
     pub fn listing_ends(&mut self, remote: RemoteId, cursor: &Cursor, now_ms: i64) -> Result<()> {
         self.run_sql(
+            "UPDATE replicas SET seq = 0 WHERE remote = ?1 AND seq <> 0
+             AND NOT EXISTS(SELECT 1 FROM remotes WHERE id = ?1 AND epoch = ?2)",
+            params![remote.0, cursor.epoch],
+        )?;
+        self.run_sql(
             "UPDATE remotes SET epoch = ?2, seq = ?3, listed_ms = ?4 WHERE id = ?1",
             params![remote.0, cursor.epoch, cursor.seq as i64, now_ms],
         )?;
-        Ok(())
+        self.drop_guesses(now_ms * 1_000_000)
     }
 
     fn apply_put(&mut self, remote: RemoteId, object: &Object, now_ns: i64) -> Result<bool> {
+        if self.is_older(remote, &object.key, object.meta.revision.as_ref())? {
+            return Ok(false);
+        }
         let known = node::replica(&self.c, remote, &object.key)?;
         if let Some(known) = &known {
             if known.meta.version == object.meta.version {
@@ -199,31 +267,39 @@ impl Writer {
             }
             return self.apply_new_version(known, object, now_ns);
         }
-        if self.is_recalled(remote, object, now_ns)? {
-            return Ok(true);
+        if !self.is_recalled(remote, object, now_ns)? {
+            self.enter_put(remote, object, now_ns)?;
         }
-        let parent = self.make_parents(&object.key, now_ns)?;
+        Ok(true)
+    }
+
+    /// A remote's file that the namespace does not have yet.
+    pub(super) fn enter_put(
+        &mut self,
+        remote: RemoteId,
+        object: &Object,
+        now_ns: i64,
+    ) -> Result<()> {
         let name = object
             .key
             .file_name()
             .ok_or_else(|| refuse("the root is not a file"))?;
+        let parent = match self.make_parents(&object.key, now_ns) {
+            Err(error) if error.kind() == Kind::Invalid => {
+                return self.store_behind(remote, object);
+            }
+            done => done?,
+        };
         match node::child(&self.c, parent, name.as_bytes())? {
             None => self.insert_remote_file(remote, object, parent, &name, now_ns)?,
             Some(node) if node.kind == NodeKind::File => {
                 self.store_replica(remote, &object.key, Some(node.id), &object.meta)?;
-                self.meet(&node, remote, &object.meta)?;
+                self.meet(&node, remote, object)?;
                 self.follow(node.id, now_ns)?;
             }
-            // Something of ours that is not a file has the name; the remote's file is hidden behind it.
-            Some(_) => {
-                self.store_replica(remote, &object.key, None, &object.meta)?;
-                self.run_sql(
-                    "UPDATE replicas SET base = '' WHERE remote = ?1 AND key = ?2",
-                    params![remote.0, object.key.as_bytes()],
-                )?;
-            }
+            Some(_) => self.store_behind(remote, object)?,
         }
-        Ok(true)
+        Ok(())
     }
 
     fn apply_new_version(&mut self, known: &Replica, object: &Object, now_ns: i64) -> Result<bool> {
@@ -261,6 +337,19 @@ impl Writer {
             "UPDATE replicas SET sha256 = ?3 WHERE remote = ?1 AND key = ?2",
             params![known.remote.0, known.key.as_bytes(), hash.0.as_slice()],
         )?;
+        // What is fetched from now on is verified with it.
+        if let Some(id) = known.node {
+            self.run_sql(
+                "UPDATE nodes SET sha256 = ?4 WHERE id = ?1 AND sha256 IS NULL AND dirty = 0
+                 AND origin = ?2 AND version = ?3",
+                params![
+                    id.0 as i64,
+                    known.remote.0,
+                    known.meta.version.as_str(),
+                    hash.0.as_slice()
+                ],
+            )?;
+        }
         Ok(true)
     }
 
@@ -271,12 +360,14 @@ impl Writer {
         node: Option<NodeId>,
         meta: &Meta,
     ) -> Result<()> {
+        let seq = self.seq_of(remote, meta.revision.as_ref())?;
         self.run_sql(
-            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
-             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256,
-             base = CASE WHEN excluded.node IS NULL THEN base END",
+             size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, seq = excluded.seq,
+             base = CASE WHEN excluded.node IS NULL THEN base WHEN base = version AND size = excluded.size
+             AND (sha256 = excluded.sha256 OR mtime_ns = excluded.mtime_ns) THEN excluded.version END",
             params![
                 remote.0,
                 key.as_bytes(),
@@ -284,7 +375,8 @@ impl Writer {
                 meta.version.as_str(),
                 meta.size as i64,
                 meta.mtime_ns,
-                meta.sha256.map(|h| h.0.to_vec())
+                meta.sha256.map(|h| h.0.to_vec()),
+                seq
             ],
         )?;
         Ok(())
@@ -350,7 +442,8 @@ impl Writer {
 
     /// A local file and a remote's file of the same path meet: equal bytes are no conflict, and
     /// a local file that never had a version has this one from now on.
-    fn meet(&mut self, node: &Node, remote: RemoteId, meta: &Meta) -> Result<()> {
+    fn meet(&mut self, node: &Node, remote: RemoteId, object: &Object) -> Result<()> {
+        let meta = &object.meta;
         let same = same_bytes(
             (meta.size, meta.mtime_ns, meta.sha256),
             (node.size, node.mtime_ns, node.sha256),
@@ -371,103 +464,8 @@ impl Writer {
                 node.id.0 as i64, remote.0, meta.version.as_str(), meta.sha256.map(|h| h.0.to_vec())
             ],
         )?;
-        Ok(())
-    }
-
-    /// Brings a clean node to what the first of its remotes has. Other bytes make it another
-    /// inode: whoever has the old one open keeps it (promise P8).
-    pub(super) fn follow(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
-        let node = self.need(id)?;
-        if node.kind != NodeKind::File || !self.is_settled(&node)? {
-            return Ok(());
-        }
-        let Some(first) = self.authority(&node)? else {
-            return self.remove_remote_file(&node, now_ns);
-        };
-        let meta = &first.meta;
-        if node.origin.as_ref() == Some(&(first.remote, meta.version.clone())) {
-            return Ok(());
-        }
-        let same = meta.sha256.is_some() && meta.sha256 == node.sha256;
-        if same
-            || (node
-                .origin
-                .as_ref()
-                .is_some_and(|(r, _)| *r != first.remote)
-                && first.matches(&self.need(id)?))
-        {
-            return self.adopt_version(id, &first);
-        }
-        self.renew(&node, &first, now_ns)
-    }
-
-    /// The replica that says what a clean node is: the first in the mount's order. While a new
-    /// name waits to go up, what remotes have under it is a conflict and not the file.
-    fn authority(&self, node: &Node) -> Result<Option<Replica>> {
-        let all = node::replicas(&self.c, node.id)?;
-        let path = node::path(&self.c, node.id)?;
-        let from = node.origin.as_ref().map(|(remote, _)| *remote);
-        let moved = all
-            .iter()
-            .any(|r| Some(r.remote) == from && Some(&r.key) != path.as_ref())
-            && self.waits(node.id)?;
-        Ok(all
-            .into_iter()
-            .find(|r| !moved || Some(&r.key) != path.as_ref()))
-    }
-
-    /// Whether a put of the node is in the outbox, parked or not.
-    fn waits(&self, id: NodeId) -> Result<bool> {
-        let query = "SELECT 1 FROM outbox WHERE node = ?1 LIMIT 1";
-        Ok(!node::rows(&self.c, query, [id.0 as i64], |_| Ok(()))?.is_empty())
-    }
-
-    /// Whether nobody here is changing the node, or has changed it: what remotes say is what it is.
-    fn is_settled(&self, node: &Node) -> Result<bool> {
-        if node.dirty != 0 || node.writing != node::Writing::No || node.origin.is_none() {
-            return Ok(false);
-        }
-        let query = "SELECT 1 FROM staged WHERE node = ?1";
-        Ok(node::rows(&self.c, query, [node.id.0 as i64], |_| Ok(()))?.is_empty())
-    }
-
-    /// The same bytes under another version: only the label and the time change.
-    fn adopt_version(&mut self, id: NodeId, replica: &Replica) -> Result<()> {
-        let node = self.need(id)?;
-        self.run_sql(
-            "UPDATE nodes SET origin = ?2, version = ?3, mtime_ns = CASE touched WHEN 0 THEN ?4 ELSE mtime_ns END
-             WHERE id = ?1",
-            params![id.0 as i64, replica.remote.0, replica.meta.version.as_str(), replica.meta.mtime_ns],
-        )?;
-        if let Some(name) = &node.name {
-            self.tell(node.parent, name);
-        }
-        Ok(())
-    }
-
-    fn renew(&mut self, node: &Node, replica: &Replica, now_ns: i64) -> Result<()> {
-        let (old, new) = (node.id.0 as i64, self.fresh_id().0 as i64);
-        let meta = &replica.meta;
-        self.run_sql(
-            "UPDATE nodes SET id = ?2, size = ?3, mtime_ns = ?4, ctime_ns = ?5, sha256 = ?6, origin = ?7,
-             version = ?8, touched = 0, held = CASE held WHEN 0 THEN 0 ELSE 2 END WHERE id = ?1",
-            params![
-                old, new, meta.size as i64, meta.mtime_ns, now_ns, meta.sha256.map(|h| h.0.to_vec()),
-                replica.remote.0, meta.version.as_str()
-            ],
-        )?;
-        self.run_sql("UPDATE replicas SET node = ?2 WHERE node = ?1", [old, new])?;
-        self.run_sql("UPDATE staged SET node = ?2 WHERE node = ?1", [old, new])?;
-        if node::path(&self.c, NodeId(new as u64))?.as_ref() == Some(&replica.key) {
-            // Nothing but a name or a time was queued, and the remote's newer file settles both.
-            self.run_sql("DELETE FROM outbox WHERE node = ?1", [old])?;
-        } else {
-            self.run_sql("UPDATE outbox SET node = ?2 WHERE node = ?1", [old, new])?;
-        }
-        if let Some(name) = &node.name {
-            self.tell(node.parent, name);
-        }
-        Ok(())
+        // Renamed here, and it is there under the new name: as when the upload's answer comes.
+        self.leave_old_names(node, remote, &object.key)
     }
 
     fn apply_deleted(&mut self, remote: RemoteId, key: &RelPath, now_ns: i64) -> Result<bool> {
@@ -511,8 +509,9 @@ impl Writer {
     }
 
     /// A clean file that no remote has any more goes, and so do directories that were only its path.
-    fn remove_remote_file(&mut self, node: &Node, now_ns: i64) -> Result<()> {
-        if let (Some(seen), Some(path)) = (&node.seen, node::path(&self.c, node.id)?)
+    pub(super) fn remove_remote_file(&mut self, node: &Node, now_ns: i64) -> Result<()> {
+        let path = node::path(&self.c, node.id)?;
+        if let (Some(seen), Some(path)) = (&node.seen, &path)
             && node.held != Held::None
         {
             self.run_sql(
@@ -530,7 +529,14 @@ impl Writer {
             self.tell(node.parent, name);
         }
         self.touch_dir(node.parent, now_ns)?;
-        let mut at = node.parent;
+        if let Some(path) = path {
+            self.show_what_was_behind(&path, now_ns)?;
+        }
+        self.prune_up(node.parent, now_ns)
+    }
+
+    /// Directories that were only the path of what is gone go, from `at` upwards.
+    pub(super) fn prune_up(&mut self, mut at: NodeId, now_ns: i64) -> Result<()> {
         while at != ROOT {
             let Some(dir) = node::node(&self.c, at)? else {
                 break;
@@ -538,9 +544,13 @@ impl Writer {
             if dir.held != Held::None || !node::children(&self.c, at, b"", 1)?.is_empty() {
                 break;
             }
+            let path = node::path(&self.c, at)?;
             self.drop_node(&dir)?;
             if let Some(name) = &dir.name {
                 self.tell(dir.parent, name);
+            }
+            if let Some(path) = path {
+                self.show_what_was_behind(&path, now_ns)?;
             }
             at = dir.parent;
         }

@@ -9,7 +9,10 @@ use super::vfs;
 use crate::error::{About, Error, Kind, Result};
 
 /// The layout this build reads and writes; `PRAGMA user_version` of the file.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
+
+/// Broken indexes that are kept.
+const KEPT_ASIDE: usize = 3;
 
 /// Rows describe files; the tree holds them. Losing this file costs a rescan, never data.
 ///
@@ -19,8 +22,11 @@ pub const VERSION: i64 = 1;
 ///   `origin`, `version`: which remote's version the size and the time are from.
 /// - `replicas`: what each remote has, by the remote's own key. `node` is null where the name was
 ///   deleted here: a whiteout; `base` is then the version that was here when it was deleted, empty
-///   for none. `sent`: the generation of our own upload that made this version, so that a listing
-///   begun before it does not undo it.
+///   for none, also where another kind of thing has the name or that of its directory. With a
+///   node, `base` is the version if a local write replaced it here. `sent`: the generation of our
+///   own upload that made this version, so that a listing begun before it does not undo it. `seq`:
+///   the number of the remote's change that made this version, in the epoch of the remote's
+///   cursor; 0 if it is not known.
 /// - `outbox`: what must go up. A put names a node, a delete names a key. An id is never given
 ///   twice: an upload that ends after its row went must not find another in its place.
 /// - `attempts`: hashes of what was sent and not answered, for it may be there all the same:
@@ -44,7 +50,7 @@ CREATE INDEX nodes_dirty ON nodes(id) WHERE dirty <> 0 OR writing <> 0;
 CREATE TABLE replicas(
   remote INTEGER NOT NULL, key BLOB NOT NULL, node INTEGER, version TEXT NOT NULL,
   size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB, sent INTEGER NOT NULL DEFAULT 0,
-  base TEXT, PRIMARY KEY(remote, key)) WITHOUT ROWID;
+  base TEXT, seq INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(remote, key)) WITHOUT ROWID;
 CREATE INDEX replicas_by_node ON replicas(node) WHERE node IS NOT NULL;
 CREATE INDEX replicas_hidden ON replicas(key) WHERE node IS NULL;
 CREATE TABLE outbox(
@@ -131,13 +137,32 @@ fn triggers() -> String {
 /// A broken file is renamed beside itself and its new name is returned.
 /// Errors: `Unsupported` for a file of a newer layout, which is left alone.
 pub fn open(path: &Path) -> Result<(Connection, Option<PathBuf>)> {
-    match try_open(path) {
-        Ok(connection) => Ok((connection, None)),
+    let opened = match condemned(path).exists() && path.exists() {
+        true => Err(Error::new(Kind::Corrupt, "found damaged before")),
+        false => try_open(path),
+    };
+    match opened {
+        Ok(connection) => {
+            remove(&condemned(path))?;
+            Ok((connection, None))
+        }
         Err(error) if error.kind() == Kind::Corrupt => {
             let aside = set_aside(path)?;
             Ok((try_open(path)?, Some(aside)))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Its being there says that the index beside it is damaged in a part that no start looks at.
+fn condemned(path: &Path) -> PathBuf {
+    path.with_extension("db.damaged")
+}
+
+/// Has the file at `path` set aside at the next start.
+pub fn condemn(path: &Path) {
+    if let Err(error) = std::fs::write(condemned(path), "") {
+        tracing::warn!(%error, "that the index is damaged could not be noted");
     }
 }
 
@@ -152,6 +177,7 @@ fn try_open(path: &Path) -> Result<Connection> {
     match found {
         VERSION => check(&connection)?,
         0 => create(&mut connection)?,
+        1 => migrate(&mut connection)?,
         newer if newer > VERSION => {
             return Err(Error::new(
                 Kind::Unsupported,
@@ -198,6 +224,17 @@ fn create(connection: &mut Connection) -> Result<()> {
     tx.commit().map_err(sql)
 }
 
+/// From layout 1, which did not know the order of a remote's changes.
+fn migrate(connection: &mut Connection) -> Result<()> {
+    check(connection)?;
+    let tx = connection.transaction().map_err(sql)?;
+    tx.execute_batch("ALTER TABLE replicas ADD COLUMN seq INTEGER NOT NULL DEFAULT 0")
+        .map_err(sql)?;
+    tx.pragma_update(None, "user_version", VERSION)
+        .map_err(sql)?;
+    tx.commit().map_err(sql)
+}
+
 /// A look at the parts that every start needs; it must not grow with the file (no `quick_check`).
 fn check(connection: &Connection) -> Result<()> {
     for table in [
@@ -226,16 +263,43 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     let stamp = crate::clock::Clock::System.now_ms();
     let aside = path.with_extension(format!("db.corrupt-{stamp}"));
     std::fs::rename(path, &aside).about(path.display())?;
-    for suffix in ["-wal", "-shm"] {
+    for suffix in ["-wal", "-shm", ".damaged"] {
         let mut side = path.as_os_str().to_owned();
         side.push(suffix);
-        if let Err(error) = std::fs::remove_file(&side)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Error::from(error).about(path.display()));
-        }
+        remove(Path::new(&side))?;
     }
+    forget_older(path)?;
     Ok(aside)
+}
+
+/// Of the indexes that were set aside, the last ones are kept: they are for finding out why.
+fn forget_older(path: &Path) -> Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let prefix = format!("{}.corrupt-", name.to_string_lossy());
+    let mut aside: Vec<_> = std::fs::read_dir(dir)
+        .about(dir.display())?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect();
+    // By the time in their names, which have one length.
+    aside.sort();
+    for old in aside.iter().rev().skip(KEPT_ASIDE) {
+        remove(old)?;
+    }
+    Ok(())
+}
+
+/// Removes a file; one that is not there is no error.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).about(path.display())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens a reader's connection.
@@ -258,7 +322,10 @@ pub fn open_reader(path: &Path) -> Result<Connection> {
 /// Turns SQLite's error into ours.
 pub fn sql(error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode as C;
+    let extended = error.sqlite_error().map(|e| e.extended_code);
     let kind = match error.sqlite_error_code() {
+        // What readers share with the writer could not be made longer.
+        _ if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Kind::NoSpace,
         Some(C::DatabaseCorrupt | C::NotADatabase) => Kind::Corrupt,
         Some(C::DiskFull) => Kind::NoSpace,
         Some(C::ReadOnly) => Kind::ReadOnly,
@@ -282,6 +349,35 @@ mod tests {
         assert!(aside.unwrap().exists());
         drop(connection);
         assert!(open(&path).unwrap().1.is_none());
+        // The last few are kept.
+        for _ in 0..2 * KEPT_ASIDE {
+            std::fs::write(&path, vec![0x5a; 8192]).unwrap();
+            let (_, aside) = open(&path).unwrap();
+            assert!(aside.unwrap().exists());
+        }
+        let kept = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let kept = kept.filter(|e| e.file_name().to_string_lossy().contains("corrupt"));
+        assert!((1..=KEPT_ASIDE).contains(&kept.count()));
+    }
+
+    #[test]
+    fn p7_an_older_index_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.db");
+        let (connection, _) = open(&path).unwrap();
+        connection
+            .execute_batch(
+                "ALTER TABLE replicas DROP COLUMN seq; PRAGMA user_version = 1;
+                 INSERT INTO replicas(remote, key, version, size, mtime_ns) VALUES (1, 'a', 'v', 3, 4)",
+            )
+            .unwrap();
+        drop(connection);
+        let (connection, aside) = open(&path).unwrap();
+        assert!(aside.is_none());
+        let kept: i64 = connection
+            .query_row("SELECT size + seq FROM replicas", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(kept, 3);
     }
 
     #[test]

@@ -10,8 +10,8 @@
 //! they had read before they looked; a row that changed meanwhile is left alone.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -22,13 +22,17 @@ use crate::error::{Error, Kind, Result};
 use crate::object::{Cursor, Meta, Sha256, Version};
 use crate::path::RelPath;
 
+mod legacy;
 mod open;
 mod read;
+mod recent;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use legacy::{Hearsay, Legacy, NAME as LEGACY_NAME};
 pub use read::Changed;
+use recent::Recent;
 use write::Writer;
 
 /// What the file system said of a file when its version was decided.
@@ -79,6 +83,7 @@ impl Row {
             mtime_ns: self.seen.mtime_ns,
             version: self.version()?,
             sha256: self.sha256,
+            revision: None,
         })
     }
 
@@ -154,6 +159,18 @@ pub enum Note {
     Prune,
 }
 
+impl Note {
+    /// The path that it is about.
+    fn key(&self) -> Option<&RelPath> {
+        match self {
+            Note::Saw { key, .. } | Note::Missing { key, .. } | Note::Hashed { key, .. } => {
+                Some(key)
+            }
+            Note::Scanned | Note::Prune => None,
+        }
+    }
+}
+
 /// The numbers that everybody asks for, kept beside the database.
 #[derive(Debug, Default)]
 struct Totals {
@@ -165,10 +182,11 @@ struct Totals {
 /// The index. Share it in an `Arc`; dropping it ends the writer.
 pub struct Index {
     readers: read::Pool,
+    recent: Arc<Recent>,
     writer: Writer,
     epoch: String,
     seq: watch::Receiver<u64>,
-    totals: std::sync::Arc<Totals>,
+    totals: Arc<Totals>,
     report: Mutex<Option<String>>,
 }
 
@@ -177,16 +195,19 @@ impl Index {
     /// anew; one from a newer larder is refused ([`Kind::Unsupported`]).
     pub fn open(path: &Path, clock: Clock) -> Result<Index> {
         let opened = open::open(path)?;
-        let totals = std::sync::Arc::new(Totals::default());
+        let totals = Arc::new(Totals::default());
         totals.files.store(opened.files, Ordering::Relaxed);
         totals.bytes.store(opened.bytes, Ordering::Relaxed);
         totals
             .scanned
             .store(u64::from(opened.scanned), Ordering::Relaxed);
         let (sender, seq) = watch::channel(opened.seq);
-        let writer = Writer::start(opened.connection, sender, totals.clone(), clock)?;
+        let recent = Arc::new(Recent::new());
+        let shared = (totals.clone(), recent.clone());
+        let writer = Writer::start(opened.connection, sender, shared, clock)?;
         Ok(Index {
             readers: read::Pool::new(path),
+            recent,
             writer,
             epoch: opened.epoch,
             seq,
@@ -198,6 +219,11 @@ impl Index {
     /// What happened at opening that people should know, once.
     pub fn take_report(&self) -> Option<String> {
         self.report.lock().ok()?.take()
+    }
+
+    /// Which life of the index this is.
+    pub fn epoch(&self) -> &str {
+        &self.epoch
     }
 
     /// Where the index stands now.
@@ -226,7 +252,8 @@ impl Index {
 
     /// One file's row.
     pub fn get(&self, key: &RelPath) -> Result<Option<Row>> {
-        self.readers.with(|db| read::get(db, key))
+        self.recent
+            .get(key, || self.readers.with(|db| read::get(db, key)))
     }
 
     /// Up to `limit` rows beneath the directory `under`, in byte order, after `after`.

@@ -12,6 +12,8 @@ use crate::path::Name;
 const NOW: i64 = 1_700_000_000_000_000_000;
 const NOW_MS: i64 = NOW / 1_000_000;
 
+mod order;
+
 struct Lab {
     dir: tempfile::TempDir,
     index: Index,
@@ -38,6 +40,7 @@ fn meta(v: u64) -> Meta {
         mtime_ns: v as i64,
         version: version(v),
         sha256: Some(Sha256([v as u8; 32])),
+        revision: None,
     }
 }
 
@@ -280,6 +283,21 @@ fn p8_the_same_bytes_in_another_version_keep_the_inode() {
 }
 
 #[test]
+fn p1_a_hash_that_is_learned_later_verifies_what_is_fetched() {
+    let lab = Lab::new(&[false]);
+    let mut bare = meta(1);
+    bare.sha256 = None;
+    let object = Object {
+        key: key("a"),
+        meta: bare,
+    };
+    lab.apply(0, &[Change::Put(object)]);
+    assert_eq!(lab.at("a").unwrap().sha256, None);
+    lab.apply(0, &[put("a", 1)]);
+    assert_eq!(lab.at("a").unwrap().sha256, meta(1).sha256);
+}
+
+#[test]
 fn p8_the_first_remote_is_the_authority_and_the_next_takes_over() {
     let lab = Lab::new(&[false, false]);
     lab.apply(1, &[put("a", 2)]);
@@ -288,9 +306,9 @@ fn p8_the_first_remote_is_the_authority_and_the_next_takes_over() {
     assert_eq!(lab.at("a").unwrap().size, 101);
     lab.apply(1, &[put("a", 3)]);
     assert_eq!(lab.at("a").unwrap().size, 101);
-    lab.apply(0, &[Change::Deleted(key("a"))]);
+    lab.apply(0, &[Change::Deleted(key("a"), None)]);
     assert_eq!(lab.at("a").unwrap().size, 103);
-    lab.apply(1, &[Change::Deleted(key("a"))]);
+    lab.apply(1, &[Change::Deleted(key("a"), None)]);
     assert!(lab.at("a").is_none());
     lab.check_sums();
 }
@@ -300,7 +318,7 @@ fn p8_what_a_remote_deleted_is_doomed_with_its_empty_directories() {
     let lab = Lab::new(&[false]);
     lab.apply(0, &[put("d/e/a", 1), put("d/b", 1)]);
     lab.hydrate("d/e/a");
-    lab.apply(0, &[Change::Deleted(key("d/e/a"))]);
+    lab.apply(0, &[Change::Deleted(key("d/e/a"), None)]);
     assert!(lab.at("d/e").is_none() && lab.at("d/b").is_some());
     let doomed = lab.index.read(|c| holding::doomed(c, 10)).unwrap();
     assert_eq!(doomed.len(), 1);
@@ -543,7 +561,11 @@ fn p5_what_was_sent_and_not_answered_is_ours_when_it_turns_up() {
     let remote = lab.remotes[0];
     lab.write("a", 5);
     let hash = Sha256([1; 32]);
-    lab.edit(move |w| w.attempt(remote, &key("a"), hash));
+    let (row, mut stale) = (lab.put_row("a"), lab.put_row("a"));
+    assert!(lab.edit(move |w| w.attempt(&row, &key("a"), hash)));
+    // Not of a row that another upload's end has changed since it was read.
+    stale.base = Some(version(8));
+    assert!(!lab.edit(move |w| w.attempt(&stale, &key("a"), Sha256([2; 32]))));
     let tried = |hash| {
         lab.index
             .read(|c| outbox::was_attempted(c, remote, &key("a"), hash))
@@ -560,9 +582,127 @@ fn p5_what_was_sent_and_not_answered_is_ours_when_it_turns_up() {
         (&Operation::Delete(key("a")), &Some(version(1)))
     );
     // Somebody else's file of that name is another matter.
-    lab.apply(0, &[Change::Deleted(key("a"))]);
+    lab.apply(0, &[Change::Deleted(key("a"), None)]);
     lab.apply(0, &[put("a", 3)]);
     assert!(lab.at("a").is_some());
+    lab.check_sums();
+}
+
+/// The news of our own upload may come before its answer.
+#[test]
+fn p5_a_renamed_file_that_turns_up_at_the_remote_keeps_its_new_bytes() {
+    let lab = Lab::new(&[true]);
+    lab.apply(0, &[put("a", 1)]);
+    lab.hydrate("a");
+    lab.write("a", 5);
+    lab.rename("a", "b", true);
+    let row = lab.put_row("b");
+    let mut sent = meta(2);
+    (sent.size, sent.mtime_ns) = (seen(5).size, seen(5).mtime_ns);
+    let (id, object) = (lab.id("b"), (key("b"), sent.clone()));
+    let (key_b, meta_b) = object.clone();
+    let news = Change::Put(Object {
+        key: key_b,
+        meta: meta_b,
+    });
+    lab.apply(0, &[news]);
+    let node = lab.at("b").unwrap();
+    assert_eq!((node.id, node.size, node.held), (id, 5, Held::Whole));
+    assert_eq!(node.origin, Some((lab.remotes[0], version(2))));
+    // The old name goes there, and nothing of it comes back.
+    assert!(lab.at("a").is_none());
+    lab.edit(move |w| w.sent(&row, &object.0, &Sent::Published(object.1), NOW));
+    assert_eq!(lab.at("b").unwrap(), node);
+    let operations: Vec<_> = lab.ready().into_iter().map(|r| r.operation).collect();
+    assert_eq!(operations, [Operation::Delete(key("a"))]);
+    lab.check_sums();
+}
+
+/// The stored file was taken away by hand while it went up.
+#[test]
+fn p7_what_went_up_of_a_file_that_was_taken_away_is_seen() {
+    let lab = Lab::new(&[true]);
+    lab.apply(0, &[put("a", 1)]);
+    lab.hydrate("a");
+    let id = lab.write("a", 5);
+    let row = lab.put_row("a");
+    lab.edit(move |w| w.not_held(id, NOW));
+    assert_eq!(lab.at("a").unwrap().origin.unwrap().1, version(1));
+    lab.published(&row, "a", 2);
+    let node = lab.at("a").unwrap();
+    assert_eq!((node.size, node.held), (102, Held::None));
+    assert_eq!(node.origin.unwrap().1, version(2));
+    lab.check_sums();
+}
+
+/// The first remote takes no uploads, the second has the edit: the first's version that was
+/// edited here does not come back over it.
+#[test]
+fn p5_an_edit_that_the_second_remote_has_outlives_the_version_of_the_first() {
+    let lab = Lab::new(&[false, true]);
+    lab.apply(0, &[put("a", 1), put("b", 1)]);
+    lab.hydrate("a");
+    lab.write("a", 5);
+    lab.published(&lab.put_row("a"), "a", 2);
+    let node = lab.at("a").unwrap();
+    assert_eq!(node.origin, Some((lab.remotes[1], version(2))));
+    assert_eq!(node.dirty, 0);
+    let same = |what: &str| {
+        let now = lab.at("a").unwrap();
+        assert_eq!(
+            (now.id, now.size, now.held),
+            (node.id, 5, Held::Whole),
+            "{what}"
+        );
+    };
+    // Whatever makes it look at its remotes again.
+    lab.edit(move |w| w.set_writing(node.id, Writing::No, NOW));
+    same("looked at again");
+    let mut renamed = meta(1);
+    renamed.version = version(7);
+    lab.apply(
+        0,
+        &[Change::Put(Object {
+            key: key("a"),
+            meta: renamed,
+        })],
+    );
+    same("the same bytes under another version");
+    let mut touched = meta(2);
+    touched.version = version(8);
+    lab.apply(
+        1,
+        &[Change::Put(Object {
+            key: key("a"),
+            meta: touched,
+        })],
+    );
+    assert_eq!(lab.at("a").unwrap().origin.unwrap().1, version(8));
+    // What the first makes of it since is news.
+    lab.apply(0, &[put("a", 3)]);
+    assert_eq!(lab.at("a").unwrap().size, 103);
+    // And where only the first has it left, it has what that has.
+    lab.write("b", 5);
+    lab.published(&lab.put_row("b"), "b", 2);
+    lab.apply(1, &[Change::Deleted(key("b"), None)]);
+    assert_eq!(lab.at("b").unwrap().size, 101);
+    lab.check_sums();
+}
+
+/// While it was being edited the first remote made another version: that was not seen.
+#[test]
+fn p5_a_version_of_the_first_remote_that_was_not_seen_is_news() {
+    let lab = Lab::new(&[false, true]);
+    lab.apply(0, &[put("a", 1)]);
+    lab.hydrate("a");
+    let id = lab.id("a");
+    lab.edit(move |w| w.set_writing(id, Writing::Open, NOW));
+    lab.apply(0, &[put("a", 3)]);
+    lab.write("a", 5);
+    lab.edit(move |w| w.set_writing(id, Writing::No, NOW));
+    lab.published(&lab.put_row("a"), "a", 2);
+    lab.edit(move |w| w.set_writing(id, Writing::No, NOW));
+    assert_eq!(lab.at("a").unwrap().size, 103);
     lab.check_sums();
 }
 
@@ -634,7 +774,7 @@ fn p5_the_old_name_is_deleted_only_after_the_new_one_is_up() {
     assert_eq!(ready[0].operation, Operation::Delete(key("a")));
     let row = ready[0].clone();
     lab.edit(move |w| w.sent(&row, &key("a"), &Sent::Deleted, NOW));
-    lab.apply(0, &[Change::Deleted(key("a"))]);
+    lab.apply(0, &[Change::Deleted(key("a"), None)]);
     assert!(lab.at("b").is_some());
     lab.check_sums();
 }
@@ -646,7 +786,7 @@ fn p5_a_renamed_file_outlives_its_old_name_at_the_remote() {
         lab.apply(0, &[put("a", 1)]);
         lab.hydrate("a");
         lab.rename("a", "b", false);
-        lab.apply(0, &[Change::Deleted(key("a"))]);
+        lab.apply(0, &[Change::Deleted(key("a"), None)]);
         let node = lab.at("b").unwrap();
         assert_ne!(node.dirty, 0);
         assert_eq!((node.held, node.origin), (Held::Whole, None));
@@ -671,7 +811,7 @@ fn p5_what_a_remote_has_under_the_new_name_is_a_conflict_and_not_the_file() {
     let node = lab.at("b").unwrap();
     assert_eq!((node.size, node.held), (102, Held::None));
     assert!(lab.at("z").is_none());
-    lab.apply(0, &[Change::Deleted(key("z"))]);
+    lab.apply(0, &[Change::Deleted(key("z"), None)]);
     assert_eq!(lab.at("b").unwrap().id, node.id);
     lab.check_sums();
 }
@@ -696,11 +836,11 @@ fn p10_a_file_where_a_directory_has_the_name_and_the_other_way_about() {
     lab.edit(|w| w.create(&new(ROOT, "d", NodeKind::Dir), NOW));
     lab.write("f", 5);
     let applied = lab.apply(0, &[put("d", 1), put("f/x", 1), put("ok", 1)]);
-    assert_eq!(applied.refused, 1);
+    assert_eq!(applied.refused, 0);
     assert_eq!(lab.at("d").unwrap().kind, NodeKind::Dir);
     assert!(lab.at("ok").is_some());
     let row = &lab.index.read(remote::remotes).unwrap()[0];
-    assert_eq!((row.refused, row.hidden), (1, 1));
+    assert_eq!((row.refused, row.hidden), (0, 2));
     // A file that takes the name replaces nothing that was seen.
     let dir = lab.id("d");
     lab.edit(move |w| w.remove_dir(dir, NOW));
@@ -719,6 +859,23 @@ fn p10_a_file_where_a_directory_has_the_name_and_the_other_way_about() {
     lab.check_sums();
 }
 
+/// A listing names what is new before what is gone.
+#[test]
+fn p8_a_name_that_becomes_another_kind_at_the_remote_is_followed() {
+    let lab = Lab::new(&[false]);
+    lab.apply(0, &[put("f", 1), put("d/e/a", 1), put("d/b", 1)]);
+    lab.hydrate("f");
+    lab.apply(0, &[put("d", 2), put("f/x/y", 2), put("f/z", 2)]);
+    assert_eq!(lab.at("d").unwrap().kind, NodeKind::Dir);
+    let gone = ["d/b", "d/e/a", "f"].map(|path| Change::Deleted(key(path), None));
+    lab.apply(0, &gone);
+    let kinds = ["d", "f", "f/x/y", "f/z"].map(|path| lab.at(path).map(|n| n.kind));
+    let (file, dir) = (Some(NodeKind::File), Some(NodeKind::Dir));
+    assert_eq!(kinds, [file, dir, file, file]);
+    assert_eq!(lab.index.read(remote::remotes).unwrap()[0].hidden, 0);
+    lab.check_sums();
+}
+
 #[test]
 fn p8_a_listing_does_not_undo_what_went_up_since_it_began() {
     let lab = Lab::new(&[true]);
@@ -726,10 +883,10 @@ fn p8_a_listing_does_not_undo_what_went_up_since_it_began() {
     let begun = lab.edit(move |w| w.listing_begins(remote));
     lab.write("a", 5);
     lab.published(&lab.put_row("a"), "a", 1);
-    lab.edit(move |w| w.apply_listing(remote, &[Change::Deleted(key("a"))], begun, NOW));
+    lab.edit(move |w| w.apply_listing(remote, &[Change::Deleted(key("a"), None)], begun, NOW));
     assert!(lab.at("a").is_some());
     let begun = lab.edit(move |w| w.listing_begins(remote));
-    lab.edit(move |w| w.apply_listing(remote, &[Change::Deleted(key("a"))], begun, NOW));
+    lab.edit(move |w| w.apply_listing(remote, &[Change::Deleted(key("a"), None)], begun, NOW));
     assert!(lab.at("a").is_none());
 }
 
@@ -880,7 +1037,7 @@ impl Lab {
         let at = |p: &usize| self.at(PATHS[*p]).filter(|n| n.kind == NodeKind::File);
         match step {
             Step::Put(r, p, v) => drop(self.apply(*r, &[put(PATHS[*p], *v)])),
-            Step::Gone(r, p) => drop(self.apply(*r, &[Change::Deleted(key(PATHS[*p]))])),
+            Step::Gone(r, p) => drop(self.apply(*r, &[Change::Deleted(key(PATHS[*p]), None)])),
             Step::Write(p, n) => drop(self.write(PATHS[*p], *n)),
             Step::Unlink(p, d) if at(p).is_some() => self.unlink(PATHS[*p], *d),
             Step::Rename(p, t, d) if at(p).is_some() => self.rename(PATHS[*p], PATHS[*t], *d),
@@ -892,7 +1049,7 @@ impl Lab {
                 let may = self.index.read(|c| holding::evictable(c, 100, 0)).unwrap();
                 if let Some(node) = may.into_iter().find(|n| Some(n.id) == id) {
                     assert_eq!(node.dirty, 0);
-                    self.edit(move |w| w.not_held(node.id));
+                    self.edit(move |w| w.not_held(node.id, NOW));
                 }
             }
             Step::Send(n, v) => {

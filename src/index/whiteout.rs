@@ -1,4 +1,5 @@
-//! Whiteouts: what a remote has and was deleted here; how they come, and how they are lifted.
+//! Whiteouts: what a remote has and was deleted here, or stands behind another kind of thing;
+//! how they come, and how they are lifted.
 
 use rusqlite::params;
 
@@ -57,6 +58,12 @@ impl Writer {
             return Ok(false);
         }
         self.store_replica(remote, &object.key, None, &object.meta)?;
+        let sent = self.fresh_generation();
+        // What was deleted here was made from it: a file made anew replaces this very version.
+        self.run_sql(
+            "UPDATE replicas SET base = NULL, sent = ?3 WHERE remote = ?1 AND key = ?2",
+            params![remote.0, object.key.as_bytes(), sent as i64],
+        )?;
         self.attempts_settled(remote, &object.key)?;
         if let (true, Some(replica)) = (*propagate, node::replica(&self.c, remote, &object.key)?) {
             self.queue_delete(&replica, now_ns / 1_000_000)?;
@@ -113,5 +120,47 @@ impl Writer {
         )?;
         self.follow(node.id, now_ns)?;
         Ok(true)
+    }
+
+    /// Another kind of thing has the name of a remote's file, or of its directory: the file is
+    /// hidden behind it, until that is gone at the remote, or lifted by hand if it is ours.
+    pub(super) fn store_behind(&mut self, remote: RemoteId, object: &Object) -> Result<()> {
+        self.store_replica(remote, &object.key, None, &object.meta)?;
+        self.run_sql(
+            "UPDATE replicas SET base = '' WHERE remote = ?1 AND key = ?2",
+            params![remote.0, object.key.as_bytes()],
+        )?;
+        Ok(())
+    }
+
+    /// What a remote had at `path` is gone there, and files of another kind that it told of
+    /// before, at that path or beneath it, are to be seen.
+    pub(super) fn show_what_was_behind(&mut self, path: &RelPath, now_ns: i64) -> Result<()> {
+        let (low, high) = node::beneath(path);
+        let mut after = Vec::new();
+        loop {
+            let hidden = node::rows(
+                &self.c,
+                "SELECT r.remote, r.key FROM replicas r JOIN remotes m ON m.id = r.remote
+                 WHERE r.node IS NULL AND r.base = '' AND (r.key = ?1 OR (r.key >= ?2 AND r.key < ?3))
+                 AND r.key > ?4 ORDER BY r.key, m.position LIMIT 1000",
+                params![path.as_bytes(), low, high, after],
+                |row| {
+                    let key: Vec<u8> = row.get(1).map_err(sql)?;
+                    Ok((RemoteId(row.get(0).map_err(sql)?), RelPath::new(&key)?))
+                },
+            )?;
+            let Some((_, last)) = hidden.last() else {
+                return Ok(());
+            };
+            after = last.as_bytes().to_vec();
+            for (remote, key) in hidden {
+                let Some(replica) = node::replica(&self.c, remote, &key)? else {
+                    continue;
+                };
+                let (key, meta) = (replica.key, replica.meta);
+                self.enter_put(remote, &Object { key, meta }, now_ns)?;
+            }
+        }
     }
 }

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 
 use super::node::{NodeId, RemoteId};
 use super::schema::sql;
+use super::spare::Spare;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::path::{Name, RelPath};
@@ -49,10 +50,13 @@ pub struct Writer {
     pub(super) changed: Vec<Invalidation>,
     /// The directory that the last listed key was in; listings come sorted.
     pub(super) last_parent: Option<(RelPath, NodeId)>,
+    /// Directories that a remote without a listing may have; parents before what is in them.
+    pub(super) guessed: Vec<NodeId>,
     /// Whether this transaction moved or removed a directory.
     pub(super) moved_dirs: bool,
     /// Counts such transactions: paths read before are not to be trusted.
     pub(super) moves: Arc<AtomicU64>,
+    pub(super) spare: Spare,
 }
 
 /// Given the writer, or nothing if no transaction could be begun.
@@ -130,8 +134,13 @@ impl Writer {
             if std::mem::take(&mut self.moved_dirs) {
                 self.moves.fetch_add(1, Ordering::AcqRel);
             }
-            if committed.is_ok() {
-                overflowed = tell(events, changed, overflowed);
+            match &committed {
+                Ok(()) => {
+                    overflowed = tell(events, changed, overflowed);
+                    self.spare.committed();
+                }
+                Err(error) if error.kind() == Kind::NoSpace => self.spare.spend(&self.c),
+                Err(_) => {}
             }
             for answer in answers {
                 answer(committed.clone());

@@ -262,3 +262,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn p8_a_row_that_was_written_is_the_row_that_is_read_also_by_many_at_once() {
+    let place = Place::new();
+    let index = place.open().unwrap();
+    let names: Vec<RelPath> = (0..8).map(|n| key(&format!("f{n}"))).collect();
+    std::thread::scope(|threads| {
+        // Readers keep every row warm while the writers change them.
+        for _ in 0..3 {
+            threads.spawn(|| {
+                for _ in 0..2000 {
+                    names
+                        .iter()
+                        .for_each(|name| assert!(index.get(name).is_ok()));
+                }
+            });
+        }
+        for (name, first) in names.iter().zip(1i64..).take(4) {
+            let index = &index;
+            threads.spawn(move || {
+                for turn in 0..60 {
+                    let seen = seen(1, first + turn, first + turn);
+                    let note = match turn % 3 {
+                        2 => missing(&name.to_string()),
+                        _ => saw(&name.to_string(), seen, None),
+                    };
+                    let answered = one(index, note);
+                    assert_eq!(index.get(name).unwrap(), answered);
+                }
+            });
+        }
+    });
+}

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::watch;
 
 use super::read::{get, row_at};
+use super::recent::Recent;
 use super::{Knew, Note, Row, Seen, Totals, said, signed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -40,7 +41,7 @@ impl Writer {
     pub fn start(
         db: Connection,
         seq: watch::Sender<u64>,
-        totals: Arc<Totals>,
+        (totals, recent): (Arc<Totals>, Arc<Recent>),
         clock: Clock,
     ) -> Result<Writer> {
         let (jobs, inbox) = sync_channel(WAITING);
@@ -48,6 +49,7 @@ impl Writer {
             db,
             seq,
             totals,
+            recent,
             clock,
         };
         let thread = Builder::new()
@@ -97,6 +99,7 @@ struct Desk {
     db: Connection,
     seq: watch::Sender<u64>,
     totals: Arc<Totals>,
+    recent: Arc<Recent>,
     clock: Clock,
 }
 
@@ -151,10 +154,13 @@ impl Desk {
                 .and_then(|mut set| set.execute(params![signed(seq)]))
                 .map_err(said)?;
         }
-        change.commit().map_err(said)?;
-        let scanned = jobs
-            .iter()
-            .any(|job| job.notes.iter().any(|n| matches!(n, Note::Scanned)));
+        if let Err(error) = change.commit() {
+            self.recent.clear();
+            return Err(said(error));
+        }
+        let notes = || jobs.iter().flat_map(|job| &job.notes);
+        self.recent.forget(notes().filter_map(Note::key));
+        let scanned = notes().any(|note| matches!(note, Note::Scanned));
         if scanned {
             self.totals.scanned.store(1, Ordering::Release);
         }

@@ -1,0 +1,66 @@
+//! Room that is kept for the day when the disk is full: the index has to be written even to
+//! note that something was removed to make room.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+/// How much is kept.
+const SPARE: usize = 512 << 10;
+/// Commits between two tries to put it by again.
+const EVERY: u32 = 64;
+
+/// The room, in a file beside the index.
+pub(super) struct Spare {
+    path: PathBuf,
+    is_kept: bool,
+    commits: u32,
+}
+
+impl Spare {
+    /// Puts it by, if there is room.
+    pub fn beside(index: &Path) -> Spare {
+        let mut spare = Spare {
+            path: index.with_extension("db.spare"),
+            is_kept: false,
+            commits: 0,
+        };
+        spare.keep();
+        spare
+    }
+
+    fn keep(&mut self) {
+        let len = fs::metadata(&self.path).map_or(0, |facts| facts.len());
+        self.is_kept = len == SPARE as u64 || fs::write(&self.path, vec![0; SPARE]).is_ok();
+        if !self.is_kept {
+            // A part of it would only be in the way.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    /// A commit went well.
+    pub fn committed(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        self.commits += 1;
+        if self.commits.is_multiple_of(EVERY) {
+            self.keep();
+        }
+    }
+
+    /// A commit met a full disk: the next one has this room, and that of the log.
+    pub fn spend(&mut self, c: &Connection) {
+        let _ = fs::remove_file(&self.path);
+        (self.is_kept, self.commits) = (false, 0);
+        if let Err(error) = c.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);") {
+            tracing::debug!(%error, "the index could not be made smaller");
+        }
+    }
+}
+
+/// Gives up the room beside an index that cannot be opened for want of some. False: there is none.
+pub(super) fn give_up(index: &Path) -> bool {
+    fs::remove_file(index.with_extension("db.spare")).is_ok()
+}
