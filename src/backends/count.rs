@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::{Backend, Capabilities, Changes, Download, Upload};
+use super::{Backend, Capabilities, Changes, Download, Found, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
@@ -59,6 +59,10 @@ impl Backend for Count {
 
     async fn head(&self, key: &RelPath) -> Result<Option<Meta>> {
         self.counted(self.inner.head(key)).await
+    }
+
+    async fn find(&self, key: &RelPath) -> Result<Found> {
+        self.counted(self.inner.find(key)).await
     }
 
     async fn get(

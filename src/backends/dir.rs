@@ -137,6 +137,7 @@ fn meta(facts: &Facts) -> Result<Meta> {
         mtime_ns,
         version: Version::new(&format!("{size:x}-{mtime_ns:x}-{ino:x}"))?,
         sha256: None,
+        revision: None,
     })
 }
 
@@ -183,6 +184,8 @@ impl Backend for Directory {
             conditional_put: true,
             delete: true,
             changes: false,
+            listing: true,
+            probe: false,
         })
     }
 

@@ -18,12 +18,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use reqwest::header;
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use self::connection::{client, credentials};
-use self::failure::lost;
+pub(super) use self::answer::{content_range, small};
+pub(super) use self::connection::{ask, client, credentials};
+pub(super) use self::failure::lost;
 use self::lines::Lines;
 use self::listing::{collect, delta};
 use super::pulse::{Pulse, alive};
@@ -73,20 +73,9 @@ impl Http {
             .header(header::ACCEPT_ENCODING, "identity")
     }
 
-    /// The answer's head, within `limit`.
-    async fn ask(&self, request: RequestBuilder, limit: Duration) -> Result<Response> {
-        match timeout(limit, request.send()).await {
-            Ok(sent) => sent.map_err(lost),
-            Err(_) => {
-                let why = format!("no answer within {} s", limit.as_secs_f32());
-                Err(Error::new(Kind::TimedOut, why))
-            }
-        }
-    }
-
     /// The lines of a listing, each read within `limit`.
     async fn lines(&self, url: String, limit: Duration) -> Result<Result<Lines, StatusCode>> {
-        let response = self.ask(self.lists.get(url), limit).await?;
+        let response = ask(self.lists.get(url), limit).await?;
         match response.status() {
             StatusCode::OK => {
                 let chunks = response.bytes_stream().map(|c| c.map_err(lost));
@@ -99,7 +88,7 @@ impl Http {
 
     async fn head_now(&self, key: &RelPath) -> Result<Option<Meta>> {
         let request = self.file(Method::HEAD, key);
-        let response = self.ask(request, self.times.answer).await?;
+        let response = ask(request, self.times.answer).await?;
         match response.status() {
             StatusCode::OK => answer::meta(response.headers()).map(Some),
             _ => match answer::refused(response, self.times.stall).await {
@@ -141,7 +130,7 @@ impl Http {
         if let Some(version) = version {
             request = request.header(header::IF_MATCH, version.to_etag());
         }
-        let response = self.ask(request, self.times.answer).await?;
+        let response = ask(request, self.times.answer).await?;
         let (meta, sent) = match (response.status(), range) {
             (StatusCode::OK, range) => answer::whole(response.headers(), range)?,
             (StatusCode::PARTIAL_CONTENT, Some(range)) => answer::part(response.headers(), range)?,
@@ -192,7 +181,7 @@ impl Http {
         if let Some(version) = version {
             request = request.header(header::IF_MATCH, version.to_etag());
         }
-        let response = self.ask(request, self.times.publish).await?;
+        let response = ask(request, self.times.publish).await?;
         match response.status() {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
             // Also what HTTP says of a version of something that is not there.
@@ -208,7 +197,7 @@ impl Http {
     }
 }
 
-fn range_header(range: &ByteRange) -> String {
+pub(super) fn range_header(range: &ByteRange) -> String {
     match range.end {
         // Open ends are for readers that do not know the size; servers parse 63 bits.
         end if end > i64::MAX as u64 => format!("bytes={}-", range.start),
@@ -221,7 +210,7 @@ impl Backend for Http {
     async fn capabilities(&self) -> Result<Capabilities> {
         let url = format!("{}/v1/info", self.base);
         let asked = async {
-            let response = self.ask(self.files.get(url), self.times.answer).await?;
+            let response = ask(self.files.get(url), self.times.answer).await?;
             if response.status() != StatusCode::OK {
                 return Err(answer::refused(response, self.times.stall).await);
             }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::{Backend, Capabilities, Changes, Download, Upload};
+use super::{Backend, Capabilities, Changes, Download, Found, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
@@ -66,6 +66,11 @@ impl Backend for Limit {
     async fn head(&self, key: &RelPath) -> Result<Option<Meta>> {
         let _place = self.place().await?;
         self.inner.head(key).await
+    }
+
+    async fn find(&self, key: &RelPath) -> Result<Found> {
+        let _place = self.place().await?;
+        self.inner.find(key).await
     }
 
     async fn get(

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use self::state::{State, sha256};
 use super::{Backend, Capabilities, Changes, Download, Upload, body};
 use crate::error::{Error, Kind, Result};
-use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
+use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Revision, Version};
 use crate::path::RelPath;
 
 /// Bytes a chunk of a body.
@@ -149,6 +149,11 @@ impl Memory {
             state.log.clear();
             state.logged.clear();
         });
+    }
+
+    /// What the `seq`th change is called.
+    pub fn revision(&self, seq: u64) -> Revision {
+        self.state().revision(seq)
     }
 
     /// Where the feed stands.

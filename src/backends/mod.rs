@@ -9,7 +9,9 @@
 pub mod body;
 pub mod count;
 pub mod dir;
+pub mod fxcache;
 pub mod http;
+pub mod lan;
 pub mod limit;
 pub mod memory;
 mod pulse;
@@ -49,6 +51,17 @@ pub struct Capabilities {
     pub delete: bool,
     /// Tells changes as they happen, so that no listing has to be repeated.
     pub changes: bool,
+    /// Can say what it holds. Where it cannot, names are asked for with [`Backend::find`].
+    pub listing: bool,
+    /// May hold what its listing does not name: such a name is asked for once in a while.
+    pub probe: bool,
+}
+
+impl Capabilities {
+    /// Whether it is an original FXCACHE server: no other remote has what its listing lacks.
+    pub fn is_original(self) -> bool {
+        self.probe
+    }
 }
 
 /// One object's bytes, coming.
@@ -83,6 +96,17 @@ pub enum Changes {
     Relist,
 }
 
+/// What a remote that was asked for one name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It has this.
+    Object(Meta),
+    /// Nothing of the name itself, which is one that objects may well be beneath.
+    Directory,
+    /// Nothing.
+    Nothing,
+}
+
 /// A remote.
 #[async_trait]
 pub trait Backend: Send + Sync {
@@ -99,6 +123,12 @@ pub trait Backend: Send + Sync {
 
     /// The object as it is now; none if there is no such object.
     async fn head(&self, key: &RelPath) -> Result<Option<Meta>>;
+
+    /// The object, if there seems to be one: for a name that somebody looks for and no listing
+    /// has. May be asked together with others, and answered from what the remote remembers.
+    async fn find(&self, key: &RelPath) -> Result<Found> {
+        Ok(self.head(key).await?.map_or(Found::Nothing, Found::Object))
+    }
 
     /// Bytes of an object: all of it, or `range` cut to its length (nothing, beyond its end).
     /// Errors: `NotFound`; `Stale` if it no longer has `version`.
@@ -164,6 +194,8 @@ pub struct Options {
     pub retry: retry::Policy,
     /// Most requests in flight at a time.
     pub requests: usize,
+    /// How often a remote that tells no changes by itself is looked at.
+    pub refresh: Duration,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -174,6 +206,7 @@ impl Default for Options {
             timeouts: Timeouts::default(),
             retry: retry::Policy::default(),
             requests: 32,
+            refresh: Duration::from_secs(30),
             metrics: Arc::default(),
         }
     }
@@ -187,7 +220,7 @@ pub fn connect(
     options: &Options,
 ) -> Result<Arc<dyn Backend>> {
     let bare: Arc<dyn Backend> = match url.place() {
-        Place::Http { .. } => Arc::new(http::Http::new(url, key, options.timeouts)?),
+        Place::Http { .. } => Arc::new(lan::Lan::new(url, key, options.timeouts, options.refresh)?),
         Place::Directory(path) => {
             if key.is_some() {
                 let why = "a directory takes no key; leave it out";

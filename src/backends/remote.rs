@@ -98,14 +98,16 @@ impl Remote {
     }
 
     /// Takes notice of how a request ended: a refused connection means away, a deadline that
-    /// passed means that somebody should look.
+    /// passed, or a refusal of everything, means that somebody should look.
     pub fn heard(&self, error: &Error) {
         match error.kind() {
             Kind::Offline => {
                 self.went_away(error);
                 self.suspected.notify_one();
             }
-            Kind::TimedOut | Kind::Unauthorized => self.suspected.notify_one(),
+            Kind::TimedOut | Kind::Unauthorized | Kind::Unavailable => {
+                self.suspected.notify_one();
+            }
             _ => {}
         }
     }
@@ -133,6 +135,21 @@ impl Remote {
     /// What it can do, once that is known.
     pub fn capabilities(&self) -> Option<Capabilities> {
         *self.capabilities.borrow()
+    }
+
+    /// Whether it may have files that no listing names, and can be asked.
+    pub fn probes(&self) -> bool {
+        !self.is_away() && self.capabilities().is_some_and(|can| can.probe)
+    }
+
+    /// Whether it is known that all its files are in its listing.
+    pub fn never_probes(&self) -> bool {
+        self.capabilities().is_some_and(|can| !can.probe)
+    }
+
+    /// Whether it can say what it holds, as far as is known.
+    pub fn can_list(&self) -> bool {
+        self.capabilities().is_none_or(|can| can.listing)
     }
 
     /// Notes what it can do.

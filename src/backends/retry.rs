@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Backend, Capabilities, Changes, Download, Upload};
+use super::{Backend, Capabilities, Changes, Download, Found, Upload};
 use crate::clock::Chance;
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
@@ -159,6 +159,10 @@ impl Backend for Retry {
 
     async fn head(&self, key: &RelPath) -> Result<Option<Meta>> {
         self.again(|| self.inner.head(key)).await
+    }
+
+    async fn find(&self, key: &RelPath) -> Result<Found> {
+        self.again(|| self.inner.find(key)).await
     }
 
     async fn get(

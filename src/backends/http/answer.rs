@@ -14,7 +14,7 @@ use super::body;
 use super::failure::lost;
 use crate::backends::{Capabilities, Upload};
 use crate::error::{Error, Kind, Result};
-use crate::object::{ByteRange, Meta, Version};
+use crate::object::{ByteRange, Meta, Revision, Version};
 use crate::wire::{self, Info, Problem};
 
 /// Longest error body that is read.
@@ -71,7 +71,14 @@ fn facts(headers: &HeaderMap, size: u64) -> Result<Meta> {
         mtime_ns: number(headers, wire::MTIME_HEADER)?,
         size,
         sha256,
+        revision: revision(headers),
     })
+}
+
+/// Where the version stands among the server's changes, if it says so.
+fn revision(headers: &HeaderMap) -> Option<Revision> {
+    let value = headers.get(wire::REVISION_HEADER)?;
+    wire::parse_revision(value.to_str().ok()?)
 }
 
 /// The facts in an answer whose length is the object's.
@@ -111,7 +118,7 @@ pub(super) fn part(headers: &HeaderMap, range: ByteRange) -> Result<(Meta, ByteR
 }
 
 /// `bytes 2-4/9` is `(2..5, 9)`.
-fn content_range(text: &str) -> Option<(ByteRange, u64)> {
+pub(in crate::backends) fn content_range(text: &str) -> Option<(ByteRange, u64)> {
     let (span, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = span.split_once('-')?;
     let (first, last, size): (u64, u64, u64) =
@@ -138,6 +145,7 @@ pub(super) fn stored(headers: &HeaderMap, upload: &Upload) -> Result<Meta> {
         version: Version::from_etag(text(headers, "etag")?)?,
         mtime_ns: number(headers, wire::MTIME_HEADER)?,
         sha256: Some(upload.sha256),
+        revision: revision(headers),
     };
     if let Some(digest) = headers.get(wire::REPR_DIGEST) {
         let value = digest.to_str().unwrap_or_default();
@@ -165,11 +173,17 @@ pub(super) fn capabilities(bytes: &[u8]) -> Result<Capabilities> {
         conditional_put: can("put"),
         delete: can("delete"),
         changes: can("changes"),
+        listing: true,
+        probe: false,
     })
 }
 
 /// A whole body of at most `most` bytes.
-pub(super) async fn small(response: Response, most: usize, stall: Duration) -> Result<Vec<u8>> {
+pub(in crate::backends) async fn small(
+    response: Response,
+    most: usize,
+    stall: Duration,
+) -> Result<Vec<u8>> {
     let mut chunks = response.bytes_stream();
     let mut bytes = Vec::new();
     let read = async {
@@ -223,8 +237,9 @@ pub(super) async fn refused(response: Response, stall: Duration) -> Error {
         }
         _ => Kind::Io,
     };
-    let hint = match kind {
-        Kind::Unauthorized => "; check the key",
+    // 403 says itself what is missing.
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => "; check the key",
         _ => "",
     };
     let detail = detail.map_or(String::new(), |d| format!(": {d}"));

@@ -5,15 +5,17 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, ClientBuilder};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
+use tokio::time::timeout;
 
+use super::failure::lost;
 use crate::backends::Timeouts;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::wire;
 
 /// The headers that every request carries. Marked as sensitive, so that no log shows them.
-pub(super) fn credentials(
+pub(in crate::backends) fn credentials(
     key: Option<Secret>,
     login: Option<&(String, Option<Secret>)>,
 ) -> Result<HeaderMap> {
@@ -37,8 +39,23 @@ pub(super) fn credentials(
     Ok(headers)
 }
 
+/// The answer's head, within `limit`.
+pub(in crate::backends) async fn ask(request: RequestBuilder, limit: Duration) -> Result<Response> {
+    match timeout(limit, request.send()).await {
+        Ok(sent) => sent.map_err(lost),
+        Err(_) => {
+            let why = format!("no answer within {} s", limit.as_secs_f32());
+            Err(Error::new(Kind::TimedOut, why))
+        }
+    }
+}
+
 /// No redirects, no proxies, no endless waits.
-pub(super) fn client(headers: &HeaderMap, tls: bool, times: &Timeouts) -> ClientBuilder {
+pub(in crate::backends) fn client(
+    headers: &HeaderMap,
+    tls: bool,
+    times: &Timeouts,
+) -> ClientBuilder {
     // Fails only if a provider is installed already, which then serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()

@@ -6,7 +6,7 @@ use std::io;
 use crate::error::{Error, Kind};
 
 /// The error behind a request or a body that failed on its way.
-pub(super) fn lost(error: reqwest::Error) -> Error {
+pub(in crate::backends) fn lost(error: reqwest::Error) -> Error {
     let error = error.without_url();
     if let Some(ours) = find::<Error>(&error) {
         return ours.clone();

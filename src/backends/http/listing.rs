@@ -1,5 +1,7 @@
 //! What a stream of lines amounts to: a listing, in batches, or what changed.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use super::lines::{Entry, Lines};
@@ -55,10 +57,11 @@ pub(super) async fn collect(
 
 pub(super) async fn delta(mut lines: Lines, since: &Cursor) -> Result<Changes> {
     let mut changes = Vec::new();
+    let epoch = Arc::from(since.epoch.as_str());
     loop {
         match lines.next().await? {
             Entry::Line(_) if changes.len() == CHANGES_MAX => return Ok(Changes::Relist),
-            Entry::Line(line) => changes.push(line.into_change()?),
+            Entry::Line(line) => changes.push(line.into_change(Some(&epoch))?),
             Entry::End(cursor) if cursor.epoch != since.epoch => return Ok(Changes::Relist),
             Entry::End(cursor) if cursor.seq < since.seq => {
                 return Err(Error::new(Kind::Corrupt, "the changes go backwards"));

@@ -361,7 +361,10 @@ async fn changes_are_a_delta_a_relist_or_an_error() {
     {
         Changes::Delta { changes, cursor } => {
             assert_eq!((changes.len(), cursor.seq), (2, 9));
-            assert_eq!(changes[1], Change::Deleted(RelPath::new(b"b").unwrap()));
+            assert_eq!(
+                changes[1],
+                Change::Deleted(RelPath::new(b"b").unwrap(), wire::parse_revision("e:8"))
+            );
         }
         Changes::Relist => panic!("relist"),
     }
@@ -538,6 +541,8 @@ async fn what_a_server_can_do_is_learned_and_strangers_are_told_apart() {
         conditional_put: true,
         delete: false,
         changes: true,
+        listing: true,
+        probe: false,
     };
     assert_eq!(can, known);
     let newer = Server::new(info(2)).await.http().capabilities().await;

@@ -8,7 +8,9 @@ use sha2::Digest;
 use super::{Fault, Op};
 use crate::backends::{Capabilities, Changes};
 use crate::error::{Error, Kind, Result};
-use crate::object::{Change, Cursor, Listed, Meta, Object, Precondition, Sha256, Version};
+use crate::object::{
+    Change, Cursor, Listed, Meta, Object, Precondition, Revision, Sha256, Version,
+};
 use crate::path::RelPath;
 
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ impl State {
             conditional_put: true,
             delete: true,
             changes: true,
+            listing: true,
+            probe: false,
         })
     }
 
@@ -59,6 +63,14 @@ impl State {
         }
     }
 
+    /// What the remote's `seq`th change is called.
+    pub(super) fn revision(&self, seq: u64) -> Revision {
+        Revision {
+            epoch: self.cursor().epoch.into(),
+            seq,
+        }
+    }
+
     pub(super) fn store(&mut self, key: &RelPath, bytes: Bytes, mtime_ns: i64) -> Meta {
         self.log(key);
         let meta = Meta {
@@ -67,6 +79,7 @@ impl State {
             // Never the same again, also for equal bytes: the promise goes one way only.
             version: Version::numbered(self.seq),
             sha256: Some(sha256(&bytes)),
+            revision: Some(self.revision(self.seq)),
         };
         self.objects.insert(key.clone(), (meta.clone(), bytes));
         meta
@@ -115,13 +128,13 @@ impl State {
         if !self.can().changes || since.epoch != now.epoch || since.seq > now.seq {
             return Changes::Relist;
         }
-        let changed = self.log.range(since.seq + 1..).map(|(_, key)| key);
-        let changes = changed.map(|key| match self.objects.get(key) {
+        let changed = self.log.range(since.seq + 1..);
+        let changes = changed.map(|(seq, key)| match self.objects.get(key) {
             Some((meta, _)) => Change::Put(Object {
                 key: key.clone(),
                 meta: meta.clone(),
             }),
-            None => Change::Deleted(key.clone()),
+            None => Change::Deleted(key.clone(), Some(self.revision(*seq))),
         });
         Changes::Delta {
             changes: changes.collect(),

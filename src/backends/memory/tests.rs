@@ -86,7 +86,13 @@ async fn the_feed_tells_the_last_change_of_each_key() {
                 key: p("a"),
                 meta: last,
             });
-            assert_eq!(changes, [put, Change::Deleted(p("b"))]);
+            assert_eq!(
+                changes,
+                [
+                    put,
+                    Change::Deleted(p("b"), Some(memory.revision(cursor.seq)))
+                ]
+            );
             assert_eq!(cursor, memory.cursor());
         }
         Changes::Relist => panic!("relist"),
