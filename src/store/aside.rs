@@ -23,6 +23,19 @@ impl Store {
         Ok(name)
     }
 
+    /// Keeps what is left of a file of the tree; returns its name in `orphans/`.
+    pub fn orphan_stored(&self, from: &RelPath) -> Result<String> {
+        let name = format!(
+            "{}-{:016x}-{}",
+            self.clock.now_ms(),
+            self.fresh(),
+            readable(from)
+        );
+        let to = vacant(&self.orphans, &name)?;
+        self.take(from, &self.orphans, &to)?;
+        Ok(name)
+    }
+
     /// All orphans, by name, which begins with the time.
     pub fn orphans(&self) -> Result<Vec<(String, Facts)>> {
         listed(&self.orphans)

@@ -203,7 +203,10 @@ fn taken(file: &mut File) -> Error {
         // It has the lock, and writes its line just now.
         _ => "another larder".to_owned(),
     };
-    Error::new(Kind::Busy, format!("the store is in use by {who}"))
+    Error::new(
+        Kind::Busy,
+        format!("the store is in use by {who}; unmount that first, or choose another store"),
+    )
 }
 
 /// Says which part of the layout it was, and what to do where the system's words do not.

@@ -173,6 +173,11 @@ fn leftovers(dir: &Dir) -> Result<Vec<Leftover>> {
 }
 
 impl Partial {
+    /// Whether it is the download with this id.
+    pub fn is(&self, id: &PartialId) -> bool {
+        self.names.data.as_bytes() == id.0.as_bytes()
+    }
+
     /// The file, open for reading and writing, `size` bytes long with holes.
     pub fn file(&self) -> &Arc<File> {
         &self.file

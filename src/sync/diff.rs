@@ -80,7 +80,7 @@ impl<F: FnMut(&[u8]) -> Result<Vec<Replica>>> Merge<F> {
             match self.page.front() {
                 Some(row) if key.is_none_or(|key| row.key < *key) => {
                     if let Some(row) = self.page.pop_front() {
-                        emit(Change::Deleted(row.key))?;
+                        emit(Change::Deleted(row.key, None))?;
                     }
                 }
                 _ => return Ok(()),
@@ -122,6 +122,7 @@ mod tests {
             mtime_ns: 0,
             version: Version::new(&format!("v{version}")).unwrap(),
             sha256: None,
+            revision: None,
         }
     }
 
@@ -141,7 +142,7 @@ mod tests {
                 emitted += 1;
                 match change {
                     Change::Put(o) => { state.insert(o.key, o.meta.version); }
-                    Change::Deleted(k) => { state.remove(&k); }
+                    Change::Deleted(k, _) => { state.remove(&k); }
                     Change::Refused { .. } => {}
                 }
                 Ok(())

@@ -117,6 +117,12 @@ impl Feed {
     }
 
     fn failed(&self, error: &Error) {
+        // What this machine's disk says is no news of the remote.
+        let ours = matches!(error.kind(), Kind::NoSpace | Kind::Busy | Kind::ReadOnly);
+        if ours || self.index.is_damaged() {
+            tracing::warn!(remote = %self.remote.shown, %error, "what the remote told cannot be noted");
+            return;
+        }
         if !self.remote.is_away() {
             tracing::warn!(remote = %self.remote.shown, %error, "the remote cannot be used");
         }
@@ -133,6 +139,9 @@ impl Feed {
     /// Brings the facts up to date once. Returns how long nothing needs to be asked.
     async fn round(&mut self, hurry: bool) -> Result<Duration> {
         let capabilities = self.connect().await?;
+        if !capabilities.listing {
+            return self.look_for_listing().await;
+        }
         let row = self.facts()?;
         let cursor = match row.cursor {
             Some(cursor) if row.listed_ms.is_some() && capabilities.changes => cursor,
@@ -168,7 +177,25 @@ impl Feed {
         Ok(Duration::ZERO)
     }
 
+    /// A remote that cannot say what it holds is asked for names one by one; perhaps it can by now.
+    async fn look_for_listing(&self) -> Result<Duration> {
+        let found = self.remote.backend.capabilities().await?;
+        self.remote.set_capabilities(found);
+        self.remote.is_here();
+        if found.listing {
+            return Ok(Duration::ZERO);
+        }
+        // There is nothing to wait for before a name can be said not to be there.
+        self.remote.set_listed();
+        self.remote.set_synced();
+        (self.news)();
+        Ok(self.refresh)
+    }
+
     async fn round_now(&mut self) -> Result<Duration> {
+        if !self.remote.can_list() {
+            return self.look_for_listing().await;
+        }
         let row = self.facts()?;
         match row.cursor {
             Some(cursor) => match self.remote.backend.changes(&cursor, Duration::ZERO).await? {

@@ -172,7 +172,8 @@ impl Commit {
         }
         self.store.bury(&path)?;
         crash::point("evict.buried");
-        self.index.edit(move |w| w.not_held(id))?;
+        let now = self.clock.now_ns();
+        self.index.edit(move |w| w.not_held(id, now))?;
         crash::point("evict.row");
         Ok(true)
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -44,6 +44,8 @@ pub struct Downloads {
     small_lanes: Arc<Semaphore>,
     big_lanes: Arc<Semaphore>,
     landings: Semaphore,
+    /// Makes room on a full disk, if there is something to drop; blocks. False: there is not.
+    room: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
     /// Keep nothing: what is read is not published.
     pub stream_only: bool,
 }
@@ -67,8 +69,34 @@ impl Downloads {
             small_lanes: Arc::new(Semaphore::new(lanes.max(1))),
             big_lanes: Arc::new(Semaphore::new((lanes / 2).max(1))),
             landings: Semaphore::new(LANDINGS),
+            room: OnceLock::new(),
             stream_only,
         })
+    }
+
+    /// Says who makes room when a download meets a full disk.
+    pub fn set_room(&self, make: impl Fn() -> bool + Send + Sync + 'static) {
+        // Said once, when the mount is put together.
+        let _ = self.room.set(Box::new(make));
+    }
+
+    async fn make_room(self: &Arc<Self>) -> bool {
+        let this = self.clone();
+        let made = tokio::task::spawn_blocking(move || this.room.get().is_some_and(|make| make()));
+        made.await.unwrap_or_default()
+    }
+
+    /// Removes what is left of downloads that are not under way. Returns the bytes freed.
+    pub fn prune_idle(&self) -> Result<u64> {
+        // Held all the while: none may be taken up meanwhile.
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy: Vec<_> = flights
+            .values()
+            .filter_map(Weak::upgrade)
+            .filter(|flight| !matches!(flight.stage(), Stage::Failed(_)))
+            .collect();
+        let keep = |id: &PartialId| busy.iter().any(|flight| flight.partial.is(id));
+        self.commit.store.prune_partials(&keep, 0)
     }
 
     /// The flight that brings `node`, started if there is none.
@@ -212,13 +240,25 @@ impl Downloads {
     /// Fetches and verifies. Bytes that came whole and are wrong are fetched again, from the next
     /// remote first.
     async fn fetch(
-        &self,
+        self: &Arc<Self>,
         flight: &Arc<Flight>,
         mut sources: Vec<(Arc<Remote>, Replica)>,
     ) -> Result<Sha256> {
         let mut wrong = 0;
         loop {
-            let front = self.fill(flight, &sources).await?;
+            let front = match self.fill(flight, &sources).await {
+                Err(error) if error.kind() == Kind::NoSpace => {
+                    // What came of it must not be what keeps the disk full.
+                    flight.partial.discard()?;
+                    return Err(error);
+                }
+                Err(error) => {
+                    // Whoever asks next goes on from here.
+                    self.checkpoint(flight).await;
+                    return Err(error);
+                }
+                Ok(front) => front,
+            };
             match self.verify(flight, front).await {
                 Err(error) if error.kind() == Kind::Corrupt && wrong < WRONG => {
                     wrong += 1;
@@ -265,7 +305,7 @@ impl Downloads {
 
     /// Fetches every missing byte. Returns the hash of the front, as far as it came in order.
     async fn fill(
-        &self,
+        self: &Arc<Self>,
         flight: &Arc<Flight>,
         sources: &[(Arc<Remote>, Replica)],
     ) -> Result<Front> {
@@ -276,7 +316,13 @@ impl Downloads {
                 if attempt > 0 && remote.is_away() {
                     continue;
                 }
-                match self.stream(flight, remote, replica, &mut front).await {
+                let mut streamed = self.stream(flight, remote, replica, &mut front).await;
+                while matches!(&streamed, Err(e) if e.kind() == Kind::NoSpace)
+                    && self.make_room().await
+                {
+                    streamed = self.stream(flight, remote, replica, &mut front).await;
+                }
+                match streamed {
                     Ok(()) => return Ok(front),
                     Err(error) if error.kind() == Kind::Cancelled => return Err(error),
                     Err(error) => {
@@ -324,10 +370,19 @@ impl Downloads {
             flight.moved_to(hole.start);
             let whole = hole == (0..size);
             let range = (!whole).then(|| hole.clone());
-            let got = remote
+            let asked = remote
                 .backend
                 .get(&replica.key, range, Some(&replica.meta.version))
-                .await?;
+                .await;
+            let got = match asked {
+                Err(error) if error.kind() == Kind::Unsupported && !whole => {
+                    // It gives whole files only.
+                    flight.start_over()?;
+                    *front = Front::new();
+                    continue;
+                }
+                got => got?,
+            };
             if got.range != hole || got.meta.size != size {
                 return Err(Error::new(
                     Kind::Corrupt,
@@ -339,8 +394,8 @@ impl Downloads {
             let mut at = hole.start;
             while let Some(chunk) = body.next().await {
                 let chunk = chunk?;
+                since_checkpoint += chunk.len() as u64;
                 at = self.take_chunk(flight, at, &hole, chunk, front)?;
-                since_checkpoint += at.min(CHECKPOINT);
                 if since_checkpoint >= CHECKPOINT {
                     since_checkpoint = 0;
                     self.checkpoint(flight).await;

@@ -58,7 +58,7 @@ const HOPELESS_MS: i64 = 60_000;
 /// How long to wait after the `attempts`th failure, in milliseconds: exponential with equal
 /// jitter (Brooker, "Exponential Backoff and Jitter", 2015); `fraction` is in `[0, 1)`.
 pub fn back_off(kind: Kind, attempts: u32, fraction: f64) -> i64 {
-    if !kind.is_transient() && kind != Kind::Busy {
+    if !kind.is_transient() && !matches!(kind, Kind::Busy | Kind::NoSpace) {
         return HOPELESS_MS;
     }
     let ceiling = (FIRST_MS * 2f64.powi(attempts.min(16) as i32)).min(LONGEST_MS);

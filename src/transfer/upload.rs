@@ -35,6 +35,8 @@ use crate::path::RelPath;
 const PAGE: usize = 512;
 /// The queue looks again after this long even if nothing was said.
 const IDLE: Duration = Duration::from_secs(30);
+/// Longest wait in a lane after a failure that could not be noted.
+const UNNOTED_MAX_MS: i64 = 5000;
 
 /// What the rest of the mount decides for the queue.
 pub trait Rules: Send + Sync {
@@ -263,7 +265,11 @@ impl Uploads {
             remote.heard(error);
         }
         let wait = back_off(error.kind(), row.attempts, self.chance.fraction());
-        let (id, not_before) = (row.id, self.commit.clock.now_ms() + wait);
+        let not_before = match error.kind() {
+            Kind::Unsupported => outbox::HELD,
+            _ => self.commit.clock.now_ms() + wait,
+        };
+        let id = row.id;
         let text = error.to_string();
         tracing::info!(error = %text, retry_in_ms = wait, "an upload failed; it stays queued");
         let noted = self
@@ -273,6 +279,9 @@ impl Uploads {
             .await;
         if let Err(error) = noted {
             tracing::warn!(%error, "a failed upload could not be noted");
+            // The row does not say to wait: its place in the lane is held instead.
+            let wait = Duration::from_millis(wait.clamp(0, UNNOTED_MAX_MS) as u64);
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -347,10 +356,14 @@ impl Uploads {
             return self.finish(row, path, Sent::Known).await;
         }
         self.rescue_target(id, &path, remote.id).await?;
-        let (sha256, key, to) = (upload.sha256, path.clone(), remote.id);
-        index
-            .edit_later(move |w| w.attempt(to, &key, sha256))
+        let (sha256, key, sending) = (upload.sha256, path.clone(), row.clone());
+        let is_current = index
+            .edit_later(move |w| w.attempt(&sending, &key, sha256))
             .await?;
+        if !is_current {
+            // It is looked at again as it is now.
+            return Ok(());
+        }
         let precondition = match &row.base {
             Some(version) => Precondition::Matches(version.clone()),
             None => Precondition::Absent,
