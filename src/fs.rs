@@ -31,13 +31,13 @@ use crate::beneath::XattrSet;
 use crate::index::{NodeId, NodeKind};
 use crate::overlay::read::Access;
 use crate::overlay::tree::{Changes, RenameMode};
-use crate::overlay::{Answer, Attr, Caller, Overlay};
+use crate::overlay::{Answer, Attr, Caller, Opened, Overlay};
 
 use attr::{dot_attr, requested_time};
 use errno::errno;
 use listing::Listed;
 use passthrough::{Backings, Mode};
-use reply::{absent, done, existing, new_name, reply_xattr};
+use reply::{done, existing, new_name, reply_found, reply_xattr};
 pub use session::{Mounted, Options, mount};
 
 /// The kernel is told of every change, so what it was told stays true.
@@ -72,22 +72,12 @@ impl Filesystem for Edge {
             Ok(name) => name,
             Err(error) => return reply.error(errno(&error)),
         };
-        let owner = self.owner;
-        let answer = self.overlay.lookup(id(parent), &name);
-        let shown = |attr: &Attr| self.attr(attr);
-        match answer {
-            Answer::Now(Ok(Some(attr))) => reply.entry(&TTL, &shown(&attr), GENERATION),
-            Answer::Now(Ok(None)) => absent(reply, owner),
-            Answer::Now(Err(error)) => reply.error(errno(&error)),
+        let (owner, lasts) = (self.owner, self.lasts());
+        match self.overlay.lookup(id(parent), &name) {
+            Answer::Now(found) => reply_found(reply, found, owner, lasts),
             Answer::Later(pending) => {
-                let edge = self.light();
-                self.runtime.spawn(async move {
-                    match pending.await {
-                        Ok(Some(attr)) => reply.entry(&TTL, &edge.attr(&attr), GENERATION),
-                        Ok(None) => absent(reply, owner),
-                        Err(error) => reply.error(errno(&error)),
-                    }
-                });
+                self.runtime
+                    .spawn(async move { reply_found(reply, pending.await, owner, lasts) });
             }
         }
     }
@@ -246,16 +236,24 @@ impl Filesystem for Edge {
         reply.error(Errno::EPERM);
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let access = Access {
             write: flags.acc_mode() != OpenAccMode::O_RDONLY,
             truncate: flags.0 & libc::O_TRUNC != 0,
         };
-        let edge = self.light();
+        let (edge, overlay, opener) = (self.light(), self.overlay.clone(), req.pid());
         let answer = self.overlay.open(id(ino), access);
-        self.give(answer, reply, move |reply, result| match result {
-            Ok(opened) => edge.reply_opened(reply, &opened),
-            Err(error) => reply.error(errno(&error)),
+        let told = move |opened: Opened| {
+            if opened.writes {
+                overlay.opened_by(opened.fh, opener)?;
+            }
+            Ok(opened)
+        };
+        self.give(answer, reply, move |reply, result| {
+            match result.and_then(told) {
+                Ok(opened) => edge.reply_opened(reply, &opened),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
     }
 
@@ -270,8 +268,11 @@ impl Filesystem for Edge {
         reply: ReplyCreate,
     ) {
         let made = new_name(name).and_then(|name| {
-            self.overlay
-                .create(id(parent), &name, mode & !umask, Self::caller(req))
+            let made = self
+                .overlay
+                .create(id(parent), &name, mode & !umask, Self::caller(req))?;
+            self.overlay.opened_by(made.1.fh, req.pid())?;
+            Ok(made)
         });
         let _ = flags;
         match made {
@@ -419,6 +420,7 @@ impl Filesystem for Edge {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let lasts = self.lasts().present;
         let listed = self.list(ino, fh.0, offset, &mut |entry| match entry {
             Listed::Dot(ino, next, name) => {
                 // The kernel takes nothing from these two but their names.
@@ -435,7 +437,7 @@ impl Filesystem for Edge {
                     attr.ino,
                     next,
                     entry.name.as_os_str(),
-                    &TTL,
+                    &lasts,
                     &attr,
                     GENERATION,
                 )

@@ -9,9 +9,12 @@
 //! waits for that lock. So those two are never simply read: `statm` needs no lock, and says
 //! first whether the task is ending (it has no memory any more).
 //!
-//! A shell that redirects (`command > file`) opens, duplicates and closes: that close
-//! ends nothing, and its descriptor is still in `/proc/<pid>/fdinfo`.
+//! A close need not be the end of a file: its descriptor may be in `/proc/<pid>/fdinfo` still,
+//! of the closer (a shell that redirects opens, duplicates and closes), of those that it
+//! started, or of those that started it. Where one process opens and closes, as most do,
+//! nobody looks.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::mounts::SOURCE_PREFIX;
@@ -23,7 +26,10 @@ const PF_SIGNALED: u64 = 0x400;
 /// The access mode in the flags of an open file, and reading only.
 const O_ACCMODE: u64 = 0o3;
 
-/// How long a task is looked at.
+/// How far up the closer's ancestors are looked at.
+const ANCESTORS: usize = 16;
+
+/// How long tasks are looked at.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The task that closes a file.
@@ -38,18 +44,58 @@ impl Closer for Task {
         is_being_killed(self.pid)
     }
 
-    fn keeps_it_open(&self) -> bool {
-        let (pid, node) = (self.pid, self.node);
+    fn is(&self, opener: u32) -> bool {
+        // Threads of a process, and this is all it takes to tell: no lock, no file is read.
+        let thread = || format!("/proc/{opener}/task/{}", self.pid);
+        opener == 0 || self.pid == opener || Path::new(&thread()).exists()
+    }
+
+    fn leaves_it_open(&self, opener: u32) -> bool {
+        let (task, is_opener) = (*self, self.is(opener));
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let asked = std::thread::Builder::new()
             .name("larder-closer".into())
             .spawn(move || {
-                let _ = tell.send(keeps_open(pid, node).unwrap_or(false));
+                let others = if is_opener { None } else { Some(opener) };
+                let _ = tell.send(is_open_around(task, others));
             });
-        // No answer: the task is in `execve()`, and what that closes was inherited. Whoever
+        // No answer: somebody is in `execve()`, and what that closes was inherited. Whoever
         // opened the file, or the program that starts, still has it.
         asked.is_ok() && told.recv_timeout(PATIENCE).unwrap_or(true)
     }
+}
+
+/// Whether one of those has the file open for writing: who opened it and the ancestors of the
+/// closer, if that is another; the closer; its children.
+fn is_open_around(task: Task, opener: Option<u32>) -> bool {
+    let Task { pid, node } = task;
+    let has_it = |pid: u32| keeps_open(pid, node) == Some(true);
+    let inherited = opener.is_some_and(|opener| has_it(opener) || ancestors(pid).any(has_it));
+    inherited || has_it(pid) || children(pid).into_iter().any(has_it)
+}
+
+/// Those that a task was started by, the nearest first.
+fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    let parent = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        line.trim().parse().ok().filter(|pid| *pid > 1)
+    };
+    std::iter::successors(parent(&pid), parent).take(ANCESTORS)
+}
+
+/// Those that a task's process started.
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let of_thread = |entry: std::fs::DirEntry| {
+        std::fs::read_to_string(entry.path().join("children")).unwrap_or_default()
+    };
+    let text: String = threads.flatten().map(of_thread).collect();
+    text.split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 /// Whether the task `pid` is being ended by a signal. A task that cannot be looked at is not.

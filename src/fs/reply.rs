@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::{
     Errno, FileAttr, FileHandle, FopenFlags, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request,
@@ -51,6 +52,13 @@ impl Edge {
             backings: self.backings.clone(),
             owner: self.owner,
             cached: self.cached_flags(),
+        }
+    }
+
+    pub(super) fn lasts(&self) -> Lasts {
+        Lasts {
+            present: self.overlay.presence_lasts().unwrap_or(TTL),
+            absent: self.overlay.absence_lasts().unwrap_or(TTL),
         }
     }
 
@@ -134,16 +142,31 @@ impl Light {
     }
 }
 
-/// A name that is not there, which the kernel may remember until it is told otherwise.
-pub(super) fn absent(reply: ReplyEntry, owner: Caller) {
-    let nothing = convert(
-        &Attr {
-            id: NodeId(0),
-            ..dot_attr()
-        },
-        owner,
-    );
-    reply.entry(&TTL, &nothing, GENERATION);
+/// How long the kernel may remember what it was told of a name.
+#[derive(Clone, Copy)]
+pub(super) struct Lasts {
+    pub(super) present: Duration,
+    absent: Duration,
+}
+
+/// The answer to a lookup; that a name is not there is an answer, too, with no inode in it.
+pub(super) fn reply_found(
+    reply: ReplyEntry,
+    found: Result<Option<Attr>>,
+    owner: Caller,
+    lasts: Lasts,
+) {
+    match found {
+        Ok(Some(attr)) => reply.entry(&lasts.present, &convert(&attr, owner), GENERATION),
+        Ok(None) => {
+            let nothing = Attr {
+                id: NodeId(0),
+                ..dot_attr()
+            };
+            reply.entry(&lasts.absent, &convert(&nothing, owner), GENERATION);
+        }
+        Err(error) => reply.error(errno(&error)),
+    }
 }
 
 pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>>) {

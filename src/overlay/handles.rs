@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Settings;
+use super::fail::Failed;
 use crate::beneath::facts_of;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Node, NodeId, Seen};
@@ -46,6 +47,20 @@ pub(super) struct Session {
     pub closed: bool,
     /// A writer was killed by a signal.
     pub killed: bool,
+    /// Writes that failed.
+    pub failed: Failed,
+}
+
+impl Session {
+    pub fn new(staged: Option<StagedId>, recorded: Option<Seen>) -> Session {
+        Session {
+            staged,
+            recorded,
+            closed: false,
+            killed: false,
+            failed: Failed::default(),
+        }
+    }
 }
 
 /// A node that somebody has open.
@@ -73,13 +88,15 @@ impl OpenNode {
     }
 }
 
-/// Whether nothing was written yet to a file that has no name of its own yet.
-pub(super) fn is_empty_and_staged(state: &OpenState) -> Result<bool> {
+/// The file that is being written as it is now, and whether nothing was written yet to one that
+/// has no name of its own yet.
+pub(super) fn written_so_far(state: &OpenState) -> Result<(Option<Seen>, bool)> {
     let staged = state.session.as_ref().is_some_and(|s| s.staged.is_some());
-    match state.body.whole() {
-        Some(file) if staged => Ok(facts_of(&file)?.size == 0),
-        _ => Ok(false),
-    }
+    let Some(file) = state.body.whole() else {
+        return Ok((None, false));
+    };
+    let facts = facts_of(&file)?;
+    Ok((Some(seen(&facts)), staged && facts.size == 0))
 }
 
 /// Whether the bytes are exactly those that a `close()` vouched for: whoever was killed later
@@ -92,7 +109,7 @@ pub(super) fn is_as_closed(session: &Session, state: &OpenState) -> Result<bool>
     Ok(session.closed && facts.size > 0 && session.recorded == Some(seen(&facts)))
 }
 
-/// One `open()`.
+/// One `open()`. Its descriptors may be in several processes, and each `close()` is told.
 pub struct Handle {
     pub(super) node: Arc<OpenNode>,
     pub(super) writes: bool,
@@ -100,12 +117,30 @@ pub struct Handle {
     pub(super) closed: AtomicBool,
     /// Whether the process that closed it last was being killed by a signal.
     pub(super) killed: AtomicBool,
+    /// What the file was when the process that opened it was killed.
+    pub(super) left: Mutex<Option<Seen>>,
+    /// The process that opened it, by one of its threads; 0 if that is not known.
+    pub(super) opener: AtomicU32,
 }
 
 impl Handle {
     /// The node that is open.
     pub fn id(&self) -> NodeId {
         self.node.id
+    }
+
+    /// One of its descriptors is closed, by a process that a signal ends or not. Returns whether
+    /// the file counts as left unfinished: that of a killed opener does until somebody writes on.
+    pub(super) fn is_left(&self, killed: bool, by_opener: bool, now: Option<Seen>) -> bool {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if killed && by_opener {
+            *left = now;
+        } else if *left != now {
+            *left = None;
+        }
+        let is_left = killed || left.is_some();
+        self.killed.store(is_left, Ordering::SeqCst);
+        is_left
     }
 }
 
@@ -183,6 +218,8 @@ impl Opens {
             writes,
             closed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            left: Mutex::new(None),
+            opener: AtomicU32::new(0),
         });
         self.handles
             .lock()
@@ -207,6 +244,15 @@ impl Opens {
             .remove(&fh)
     }
 
+    /// Handles of writers that have closed, and whose release has not come.
+    pub fn closed_writers(&self) -> Vec<u64> {
+        let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = handles
+            .iter()
+            .filter(|(_, handle)| handle.closed.load(Ordering::SeqCst));
+        closed.map(|(fh, _)| *fh).collect()
+    }
+
     /// How many handles there are.
     pub fn count(&self) -> usize {
         self.handles
@@ -224,6 +270,8 @@ impl Opens {
 /// What the upload queue asks of the mount.
 pub(super) struct UploadRules {
     pub opens: Arc<Opens>,
+    /// What a power cut left was not looked at yet.
+    pub in_doubt: Arc<AtomicBool>,
     pub settings: Arc<Settings>,
 }
 
@@ -233,7 +281,7 @@ impl Rules for UploadRules {
     }
 
     fn is_being_written(&self, id: NodeId) -> bool {
-        self.opens.is_being_written(id)
+        self.in_doubt.load(Ordering::SeqCst) || self.opens.is_being_written(id)
     }
 
     fn local_wins(&self) -> bool {

@@ -49,12 +49,7 @@ impl Overlay {
         }
         let id = open.id;
         self.mark(id, Writing::Open)?;
-        state.session = Some(Session {
-            staged: None,
-            recorded: Some(seen(&facts_of(&file)?)),
-            closed: false,
-            killed: false,
-        });
+        state.session = Some(Session::new(None, Some(seen(&facts_of(&file)?))));
         state.body = Body::File(Arc::new(file));
         Ok(Some(self.enter_handle(open, &mut state, true)))
     }
@@ -79,6 +74,9 @@ impl Overlay {
         }
         if access.truncate {
             whole.set_len(0)?;
+            if let Some(session) = &mut state.session {
+                session.failed.cut(0);
+            }
         }
         Ok(Some(self.enter_handle(open, &mut state, true)))
     }

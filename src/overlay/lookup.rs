@@ -18,11 +18,12 @@ impl Overlay {
                 let (this, name) = (self.clone(), name.clone());
                 Answer::later(async move { this.lookup_unlisted(parent, name).await })
             }
-            done => Answer::Now(done),
+            Ok(found) => self.or_elsewhere(parent, name, found),
+            Err(error) => Answer::Now(Err(error)),
         }
     }
 
-    fn lookup_now(&self, parent: NodeId, name: &Name) -> Result<Option<Attr>> {
+    pub(super) fn lookup_now(&self, parent: NodeId, name: &Name) -> Result<Option<Attr>> {
         self.reconcile_once(parent)?;
         let mark = self.opens.mark();
         let found = self

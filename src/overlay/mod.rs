@@ -7,9 +7,12 @@
 //! that end within a deadline.
 
 pub mod dirs;
+mod elsewhere;
+mod fail;
 pub mod handles;
 mod join;
 mod lookup;
+mod outage;
 pub mod read;
 mod reconcile;
 mod recover;
@@ -23,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::backends::remote::Remotes;
@@ -113,8 +116,11 @@ pub struct Caller {
 pub trait Closer {
     /// Whether a signal is ending it.
     fn is_being_killed(&self) -> bool;
-    /// Whether it has the file open for writing by another descriptor too.
-    fn keeps_it_open(&self) -> bool;
+    /// Whether it is the process that `opener` is a thread of.
+    fn is(&self, opener: u32) -> bool;
+    /// Whether a process has the file open for writing still: the closer by another descriptor,
+    /// one that it started, or one that it may have inherited the file from.
+    fn leaves_it_open(&self, opener: u32) -> bool;
 }
 
 /// All that is known is whether it is being killed.
@@ -123,7 +129,11 @@ impl<F: Fn() -> bool> Closer for F {
         self()
     }
 
-    fn keeps_it_open(&self) -> bool {
+    fn is(&self, _: u32) -> bool {
+        true
+    }
+
+    fn leaves_it_open(&self, _: u32) -> bool {
         false
     }
 }
@@ -154,10 +164,17 @@ pub struct Overlay {
     /// Directories of the store that were compared with their rows since the start.
     reconciled: Mutex<HashSet<NodeId>>,
     all_reconciled: AtomicBool,
+    /// What a power cut may have taken something of.
+    outage: OnceLock<outage::Outage>,
+    /// Nothing goes up as long as that is not known.
+    in_doubt: Arc<AtomicBool>,
     /// Files of the folder that had no row, or another; said once when all is compared.
     found: AtomicU64,
     uses: Mutex<HashMap<NodeId, i64>>,
+    asked: elsewhere::Asked,
     notes: Mutex<Vec<String>>,
+    /// Staged files whose end could not be noted.
+    undone: Mutex<Vec<fail::Undone>>,
     room: tokio::sync::Notify,
 }
 
@@ -172,6 +189,8 @@ pub struct Parts {
     pub runtime: tokio::runtime::Handle,
     /// Downloads, and uploads a remote, at once.
     pub lanes: (usize, usize),
+    /// How long a remote's answer about one name is remembered.
+    pub refresh: Duration,
 }
 
 impl Overlay {
@@ -186,6 +205,7 @@ impl Overlay {
             clock,
             runtime,
             lanes,
+            refresh,
         } = parts;
         let settings = Arc::new(settings);
         let commit = Arc::new(Commit::new(store.clone(), index.clone(), clock.clone()));
@@ -198,8 +218,10 @@ impl Overlay {
             lanes.0,
             settings.stream,
         );
+        let in_doubt = Arc::new(AtomicBool::new(false));
         let rules = Arc::new(handles::UploadRules {
             opens: opens.clone(),
+            in_doubt: in_doubt.clone(),
             settings: settings.clone(),
         });
         let uploads = Uploads::new(
@@ -210,7 +232,7 @@ impl Overlay {
             rules,
             lanes.1,
         );
-        Arc::new(Overlay {
+        let overlay = Arc::new(Overlay {
             store,
             index,
             commit,
@@ -224,11 +246,22 @@ impl Overlay {
             dirs: dirs::Dirs::default(),
             reconciled: Mutex::new(HashSet::new()),
             all_reconciled: AtomicBool::new(false),
+            outage: OnceLock::new(),
+            in_doubt,
             found: AtomicU64::new(0),
             uses: Mutex::new(HashMap::new()),
+            asked: elsewhere::Asked::new(refresh),
             notes: Mutex::new(Vec::new()),
+            undone: Mutex::new(Vec::new()),
             room: tokio::sync::Notify::new(),
-        })
+        });
+        let weak = Arc::downgrade(&overlay);
+        let make_room = move || {
+            let freed = weak.upgrade().map(|overlay| overlay.make_room_now());
+            matches!(freed, Some(Ok(bytes)) if bytes > 0)
+        };
+        overlay.downloads.set_room(make_room);
+        overlay
     }
 
     fn is_local_only(&self, path: &RelPath) -> bool {

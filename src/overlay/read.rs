@@ -99,8 +99,8 @@ impl Overlay {
         let file = match self.store.root().open_file(&path, flags, Mode::empty()) {
             Ok(file) => file,
             Err(error) if error.kind() == Kind::NotFound => {
-                let id = node.id;
-                self.index.edit(move |w| w.not_held(id))?;
+                let (id, now) = (node.id, self.clock.now_ns());
+                self.index.edit(move |w| w.not_held(id, now))?;
                 return match self.index.node(id)? {
                     Some(_) => Ok(None),
                     None => Err(Error::new(
@@ -181,11 +181,12 @@ impl Overlay {
                 // Given up for want of readers just as this one came: it goes on from there.
                 Err(error) if error.kind() == Kind::Cancelled && tries < 3 => tries += 1,
                 // Held by now, or another version: the row knows.
-                Err(error) if error.kind() == Kind::Stale && tries < 3 => {
+                Err(error) if matches!(error.kind(), Kind::Stale | Kind::NotFound) && tries < 3 => {
                     tries += 1;
                     if let Some(opened) = self.open_here(id)? {
                         return Ok(opened);
                     }
+                    self.ask_again(id).await;
                     self.wait_for_news(id).await;
                 }
                 Err(error) => return Err(self.unreadable(error)),
@@ -219,7 +220,13 @@ impl Overlay {
         if error.kind().is_away() && self.settings.offline == Offline::Hide {
             return Error::new(Kind::NotFound, error.message());
         }
-        error
+        match error.kind() {
+            // What a remote cannot do is not what the caller did.
+            Kind::Unsupported | Kind::Invalid | Kind::Range | Kind::Exists => {
+                Error::new(Kind::Io, error.message())
+            }
+            _ => error,
+        }
     }
 
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
@@ -251,7 +258,11 @@ impl Overlay {
                 Stage::Failed(_) => this.fly_again(&handle.node, &flight)?,
                 _ => flight,
             };
-            this.downloads.read(&flight, offset..end).await
+            let read = this.downloads.read(&flight, offset..end).await;
+            read.map_err(|error| match error.kind().is_away() {
+                true => error,
+                false => this.unreadable(error),
+            })
         })
     }
 

@@ -14,7 +14,7 @@ use super::Overlay;
 use crate::beneath::{Entry, Facts, FileKind};
 use crate::error::{Error, Kind, Result};
 use crate::index::{
-    Held, NewNode, Node, NodeId, NodeKind, ROOT, Writer, Writing, holding, node as rows,
+    Attrs, Held, NewNode, Node, NodeId, NodeKind, ROOT, Writer, Writing, holding, node as rows,
 };
 use crate::path::{Name, RelPath};
 use crate::transfer::commit::seen;
@@ -74,6 +74,20 @@ fn verdict(row: Option<&Node>, facts: &Facts) -> Verdict {
     }
 }
 
+/// The permissions that people gave a stored file, if they are not those of the row, to which we
+/// may have added what we need ourselves.
+fn mode_by_hand(row: &Node, facts: &Facts) -> Option<Attrs> {
+    let mode = facts.mode & 0o7777;
+    let is_ours = mode == row.mode || mode == row.mode | 0o600;
+    (row.kind == NodeKind::File && !is_ours).then_some(Attrs {
+        mode: Some(mode),
+        ..Attrs::default()
+    })
+}
+
+/// How often a directory is compared whose rows change meanwhile.
+const TRIES: u32 = 20;
+
 type Edit = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
 
 impl Overlay {
@@ -117,11 +131,16 @@ impl Overlay {
     /// Compares the whole tree, directory by directory. Blocks; for a thread of its own.
     pub fn reconcile_all(self: &Arc<Self>, stop: &dyn Fn() -> bool) -> Result<()> {
         let mut work = VecDeque::from([ROOT]);
+        let mut failed = None;
         while let Some(dir) = work.pop_front() {
             if stop() {
                 return Ok(());
             }
-            self.reconcile_once(dir)?;
+            // One that cannot be compared does not keep the others from it.
+            if let Err(error) = self.reconcile_once(dir) {
+                failed.get_or_insert(error);
+                continue;
+            }
             let mut after = Vec::new();
             loop {
                 let page = self
@@ -132,7 +151,11 @@ impl Overlay {
                 work.extend(page.into_iter().map(|(id, _)| id));
             }
         }
+        if let Some(error) = failed {
+            return Err(error);
+        }
         self.all_reconciled.store(true, Ordering::Release);
+        self.outage_is_over()?;
         match self.found.swap(0, Ordering::Relaxed) {
             0 => {}
             1 => self.note("1 file was added or changed in the folder while it was not mounted; it counts as written here".into()),
@@ -145,7 +168,19 @@ impl Overlay {
         Ok(())
     }
 
+    /// Rows come and go meanwhile, with what a remote lists: then they are compared anew.
     fn reconcile(&self, dir: NodeId) -> Result<()> {
+        for _ in 1..TRIES {
+            match self.compare_dir(dir) {
+                Err(error)
+                    if matches!(error.kind(), Kind::Exists | Kind::Stale | Kind::NotFound) => {}
+                done => return done,
+            }
+        }
+        self.compare_dir(dir)
+    }
+
+    fn compare_dir(&self, dir: NodeId) -> Result<()> {
         let path = match self.index.path_of(dir)? {
             Some(path) => path,
             None => return Ok(()),
@@ -220,34 +255,79 @@ impl Overlay {
         let now = seen(&facts);
         let now_ms = self.clock.now_ms();
         let queue = !self.is_local_only(&path);
+        let unsure = queue && facts.kind == FileKind::File && self.is_unsure(&facts);
         match (verdict(row.as_ref(), &facts), row) {
             (Verdict::New, _) => self.adopt_new(dir, name, &path, facts, edits),
             (Verdict::See, Some(row)) => {
-                edits.push(Box::new(move |w| w.saw(row.id, now)));
+                let mode = mode_by_hand(&row, &facts);
+                let now_ns = self.clock.now_ns();
+                edits.push(Box::new(move |w| {
+                    w.saw(row.id, now)?;
+                    match mode {
+                        Some(mode) => w.set_attrs(row.id, mode, false, now_ns).map(|_| ()),
+                        None => Ok(()),
+                    }
+                }));
                 Ok(false)
             }
             (Verdict::Adopt, Some(row)) => {
                 edits.push(Box::new(move |w| w.adopt_clean(row.id, now)));
                 Ok(false)
             }
+            (Verdict::Written, Some(row)) if unsure && facts.size < row.size => {
+                self.keep_what_is_left(&row, &path)?;
+                Ok(false)
+            }
             (Verdict::Written, Some(row)) => {
-                let now_ns = self.clock.now_ns();
+                let (now_ns, mode) = (self.clock.now_ns(), mode_by_hand(&row, &facts));
                 edits.push(Box::new(move |w| {
+                    if let Some(mode) = mode {
+                        w.set_attrs(row.id, mode, false, now_ns)?;
+                    }
                     w.written(row.id, None, now, queue, now_ms)?;
                     if row.held == Held::Stale && row.dirty == 0 {
                         w.written_on_older(row.id)?;
                     }
-                    w.set_writing(row.id, Writing::No, now_ns)
+                    let doubt = if unsure { Writing::Torn } else { Writing::No };
+                    w.set_writing(row.id, doubt, now_ns)
                 }));
+                if unsure {
+                    self.note_unsure(&path);
+                }
                 Ok(true)
             }
-            (Verdict::OtherKind, Some(row)) => {
-                self.note(format!("{path}: in the folder it is not what the mount knows by that name; it is left alone and not shown"));
-                let _ = row;
-                Ok(false)
-            }
+            (Verdict::OtherKind, Some(row)) => self.another_kind(&row, name, &path, edits),
             (_, _) => Ok(false),
         }
+    }
+
+    /// The folder has another kind of thing than the row. What is left of a version that its
+    /// remote has replaced goes. Anything else people made: it is shown, and the remote's yields.
+    fn another_kind(
+        &self,
+        row: &Node,
+        name: Name,
+        path: &RelPath,
+        edits: &mut Vec<Edit>,
+    ) -> Result<bool> {
+        self.bury_doomed_under(path)?;
+        let facts = match self.store.root().stat(path) {
+            Ok(facts) => facts,
+            Err(error) if error.kind() == Kind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if verdict(Some(row), &facts) != Verdict::OtherKind || facts.kind == FileKind::Other {
+            return Ok(false);
+        }
+        let (id, now_ns) = (row.id, self.clock.now_ns());
+        edits.push(Box::new(move |w| w.give_way(id, now_ns)));
+        if row.origin.is_some() || row.kind == NodeKind::Dir {
+            self.note(format!(
+                "{path}: is something else in the folder than at the remote; the folder's is shown and cannot go up, the remote's is hidden"
+            ));
+        }
+        self.detach(id);
+        self.adopt_new(row.parent, name, path, facts, edits)
     }
 
     /// Whether the stored file was deleted at its remote while it was held: it goes as soon as
@@ -274,6 +354,10 @@ impl Overlay {
             FileKind::Other => return Ok(false),
         };
         let queue = !self.is_local_only(path);
+        let unsure = queue && kind == NodeKind::File && self.is_unsure(&facts);
+        if unsure {
+            self.note_unsure(path);
+        }
         let (now_ns, now_ms) = (self.clock.now_ns(), self.clock.now_ms());
         let new = NewNode {
             parent: dir,
@@ -289,6 +373,9 @@ impl Overlay {
             let node = w.create(&new, now_ns)?;
             if kind == NodeKind::File {
                 w.written(node.id, None, seen(&facts), queue, now_ms)?;
+            }
+            if unsure {
+                w.set_writing(node.id, Writing::Torn, now_ns)?;
             }
             Ok(())
         }));
@@ -310,7 +397,7 @@ impl Overlay {
                         "{at}/{name}: written here, and removed from the folder before it went up"
                     ));
                 }
-                edits.push(Box::new(move |w| w.not_held(id)));
+                edits.push(Box::new(move |w| w.not_held(id, now)));
             }
             NodeKind::Symlink => edits.push(Box::new(move |w| w.unlink(id, false, now))),
             // With children it is still a path; without, it was removed.

@@ -24,6 +24,7 @@ fn is_in_the_way(kind: Kind) -> bool {
 impl Overlay {
     /// Puts right what a killed daemon left. Nothing else runs yet.
     pub fn recover(&self) -> Result<()> {
+        self.begin_runs()?;
         self.follow_root()?;
         self.recover_staged()?;
         self.recover_in_place()?;
@@ -63,7 +64,7 @@ impl Overlay {
         Ok(())
     }
 
-    fn recover_one_staged(&self, row: &StagedRow) -> Result<()> {
+    pub(super) fn recover_one_staged(&self, row: &StagedRow) -> Result<()> {
         let id = StagedId(row.id);
         let now = self.clock.now_ns();
         let staged_id = row.id;
@@ -161,7 +162,7 @@ impl Overlay {
     fn keep(&self, id: StagedId, path: &RelPath) -> Result<()> {
         let kept = self.store.orphan(id, path)?;
         self.note(format!(
-            "{path}: was being written at the last end; the unfinished file is kept as .larder/orphans/{kept}"
+            "{path}: was not closed by its writer; the unfinished file is kept as .larder/orphans/{kept}"
         ));
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Overlay {
         Ok(())
     }
 
-    fn recover_one_in_place(&self, node: &Node) -> Result<()> {
+    pub(super) fn recover_one_in_place(&self, node: &Node) -> Result<()> {
         let (id, now) = (node.id, self.clock.now_ns());
         let Some(path) = self.index.path_of(id)? else {
             return Ok(());
@@ -190,11 +191,9 @@ impl Overlay {
                 .index
                 .edit(move |w| w.set_writing(id, Writing::No, now));
         }
-        self.commit.record_written(id, None, &facts, true)?;
-        self.index
-            .edit(move |w| w.set_writing(id, Writing::Torn, now))?;
+        self.record_torn(id, &facts)?;
         self.note(format!(
-            "{path}: was being changed in place at the last end; it is not published until it is written again"
+            "{path}: was left unfinished while it was changed in place; it is not published until it is written again"
         ));
         Ok(())
     }
@@ -234,10 +233,10 @@ impl Overlay {
         let Some(node) = self.index.read(|c| rows::resolve(c, path))? else {
             return Ok(());
         };
-        let id = node.id;
+        let (id, now) = (node.id, self.clock.now_ns());
         match self.store.root().stat(path) {
             Err(error) if error.kind() == Kind::NotFound => {
-                self.index.edit(move |w| w.not_held(id))
+                self.index.edit(move |w| w.not_held(id, now))
             }
             _ => Ok(()),
         }
@@ -285,7 +284,7 @@ impl Overlay {
         let orphans = self.store.orphans()?.len();
         if orphans > 0 {
             self.note(format!(
-                "{orphans} unfinished files of killed writers are kept in .larder/orphans"
+                "unfinished files are kept in .larder/orphans: {orphans}"
             ));
         }
         Ok(())

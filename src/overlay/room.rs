@@ -15,6 +15,8 @@ use crate::store::evict::{Candidate, Limits, Need, Usage, need, pick};
 
 /// How often the limits are looked at when nothing happens.
 const LOOK: Duration = Duration::from_secs(15);
+/// How often an end that could not be noted is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// Candidates read in one go.
 const PAGE: usize = 512;
 /// Uses noted in memory before they are written.
@@ -55,7 +57,7 @@ impl Overlay {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.room.notified() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(if self.has_undone() { RETRY } else { LOOK }) => {}
             }
         }
     }
@@ -65,25 +67,38 @@ impl Overlay {
         self.room.notify_one();
     }
 
+    /// Remotes' facts have changed: what they deleted goes, and what they were asked is asked anew.
+    pub fn heard_news(&self) {
+        self.asked.forget();
+        self.tidy_soon();
+    }
+
     /// Does once what [`keep_room`](Overlay::keep_room) does again and again. Blocks.
     pub fn tidy_now(&self, limits: &Limits) -> Result<()> {
-        self.write_uses()?;
-        self.bury_doomed()?;
-        if let Some(need) = need(limits, &self.usage()?) {
-            let gone = self.evict_some(need)?;
-            if gone.files > 0 {
-                tracing::info!(
-                    files = gone.files,
-                    bytes = gone.bytes,
-                    "evicted to stay within the limits"
-                );
-            }
-            // Partial downloads are the next best thing to give up on a full disk.
-            if gone.bytes < need.bytes {
-                self.store.prune_partials(&|_| true, 0)?;
-            }
-        }
+        // On a full disk one may fail where the next one helps.
+        let noted = self.write_uses();
+        let buried = self.bury_doomed();
+        let kept = self.keep_limits(limits);
         self.store.empty_graveyard()?;
+        noted.and(buried).and(kept).and(self.finish_undone())
+    }
+
+    fn keep_limits(&self, limits: &Limits) -> Result<()> {
+        let Some(need) = need(limits, &self.usage()?) else {
+            return Ok(());
+        };
+        let gone = self.evict_some(need)?;
+        if gone.files > 0 {
+            tracing::info!(
+                files = gone.files,
+                bytes = gone.bytes,
+                "evicted to stay within the limits"
+            );
+        }
+        // Partial downloads are the next best thing to give up on a full disk.
+        if gone.bytes < need.bytes {
+            self.downloads.prune_idle()?;
+        }
         Ok(())
     }
 
@@ -156,7 +171,12 @@ impl Overlay {
         let mut at = file.parent();
         while let Some(dir) = at.filter(|d| !d.is_root()) {
             let known = self.index.read(|c| rows::resolve(c, &dir));
-            if !matches!(known, Ok(None)) || self.store.root().remove_dir(&dir).is_err() {
+            let is_gone = match known {
+                Ok(Some(node)) => node.kind != crate::index::NodeKind::Dir,
+                Ok(None) => true,
+                Err(_) => false,
+            };
+            if !is_gone || self.store.root().remove_dir(&dir).is_err() {
                 return;
             }
             at = dir.parent();
@@ -203,11 +223,21 @@ impl Overlay {
         Ok(gone)
     }
 
-    /// Makes room for a writer that met a full disk. Returns the bytes freed.
+    /// Makes room for somebody who met a full disk. Returns the bytes freed.
     pub(super) fn make_room_now(&self) -> Result<u64> {
-        let gone = self.evict_some(AT_ONCE)?;
+        let gone = match self.evict_some(AT_ONCE) {
+            Err(error) if error.kind() == Kind::NoSpace => {
+                // The index needs some itself, to note what went: that is unlinked first.
+                self.store.empty_graveyard()?;
+                self.evict_some(AT_ONCE)?
+            }
+            done => done?,
+        };
         self.store.empty_graveyard()?;
-        Ok(gone.bytes)
+        match gone.bytes {
+            0 => self.downloads.prune_idle(),
+            bytes => Ok(bytes),
+        }
     }
 
     /// Evicts what is clean and closed at `path` and beneath it. Returns what went, and how many

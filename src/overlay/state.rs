@@ -35,10 +35,14 @@ impl Overlay {
 
     /// What was put right at the start, and what happened since that somebody should know.
     pub fn notes(&self) -> Vec<String> {
-        self.notes
-            .lock()
+        let notes = self.notes.lock();
+        let mut notes = notes
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+            .clone();
+        if self.index.is_damaged() {
+            notes.push("the index is damaged; unmount and mount again to have it rebuilt from the folder, where nothing is lost".to_owned());
+        }
+        notes
     }
 
     /// Whether local writers are at work on the file.

@@ -186,7 +186,7 @@ impl Overlay {
     }
 
     /// Those who have the node open keep it; its name is gone.
-    fn detach(&self, id: NodeId) {
+    pub(super) fn detach(&self, id: NodeId) {
         if let Some(open) = self.opens.node(id) {
             open.lock().detached = true;
         }

@@ -8,14 +8,14 @@
 //! What a killed writer left is never published (promise P4).
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::handles::{Body, Handle, OpenState, Opened, Session, is_as_closed, is_empty_and_staged};
+use super::fail::shown;
+use super::handles::{Body, Handle, OpenState, Opened, Session, is_as_closed, written_so_far};
 use super::read::Access;
 use super::{Answer, Attr, Caller, Closer, Overlay};
-use crate::beneath::{Mode, OFlags, facts_of, set_owner_of};
+use crate::beneath::{Facts, Mode, OFlags, facts_of, set_owner_of};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{NewNode, Node, NodeId, NodeKind, Writing};
@@ -80,14 +80,21 @@ impl Overlay {
                 return Err(error);
             }
         };
-        let session = Session {
-            staged: Some(staged_id),
-            recorded: None,
-            closed: false,
-            killed: false,
-        };
+        let session = Session::new(Some(staged_id), None);
         crash::point("stage.row");
-        self.enter_writer(node, staged.file, session)
+        let (attr, mut opened) = self.enter_writer(node, staged.file, session)?;
+        opened.backing = None;
+        Ok((attr, opened))
+    }
+
+    /// What may go up is written through us, for whoever publishes has to know of writes that
+    /// failed; what stays here may be written by the kernel alone.
+    fn through_us(&self, mut opened: Opened) -> Opened {
+        let path = self.path_of(opened.id);
+        if !path.is_ok_and(|path| self.is_local_only(&path)) {
+            opened.backing = None;
+        }
+        opened
     }
 
     /// Who makes a name that is hidden while its remote is away replaces the version that is
@@ -95,7 +102,7 @@ impl Overlay {
     fn create_over(&self, node: Node) -> Result<(Attr, Opened)> {
         let _node = self.commit.hold(node.id);
         let opened = self.open_truncated(node.clone())?;
-        Ok((self.shown(&node), opened))
+        Ok((self.shown(&node), self.through_us(opened)))
     }
 
     /// A name that never leaves: the file is in the tree from the start.
@@ -118,12 +125,7 @@ impl Overlay {
             w.written(node.id, None, facts, false, now / 1_000_000)?;
             w.need_node(node.id)
         })?;
-        let session = Session {
-            staged: None,
-            recorded: Some(facts),
-            closed: false,
-            killed: false,
-        };
+        let session = Session::new(None, Some(facts));
         self.enter_writer(node, file, session)
     }
 
@@ -181,9 +183,14 @@ impl Overlay {
         let _paths = self.commit.paths_stay();
         let _node = self.commit.hold(id);
         self.uploads.cancel(id);
-        if let Some(open) = self.opens.node(id) {
-            return self.join_writers(&open, access);
-        }
+        let opened = match self.opens.node(id) {
+            Some(open) => self.join_writers(&open, access)?,
+            None => self.open_first_writer(id, access)?,
+        };
+        Ok(opened.map(|opened| self.through_us(opened)))
+    }
+
+    fn open_first_writer(&self, id: NodeId, access: Access) -> Result<Option<Opened>> {
         let node = self.need_file(id)?;
         if access.truncate {
             return self.open_truncated(node).map(Some);
@@ -214,12 +221,7 @@ impl Overlay {
         crash::point("truncate.row");
         let opened = self.enter(node, Body::File(Arc::new(staged.file)), true);
         if let Some(open) = self.opens.node(id) {
-            open.lock().session = Some(Session {
-                staged: Some(staged_id),
-                recorded: None,
-                closed: false,
-                killed: false,
-            });
+            open.lock().session = Some(Session::new(Some(staged_id), None));
         }
         Ok(opened)
     }
@@ -235,12 +237,7 @@ impl Overlay {
         };
         let opened = self.enter(node, Body::File(Arc::new(file)), true);
         if let Some(open) = self.opens.node(id) {
-            open.lock().session = Some(Session {
-                staged: None,
-                recorded,
-                closed: false,
-                killed: false,
-            });
+            open.lock().session = Some(Session::new(None, recorded));
         }
         Ok(opened)
     }
@@ -254,8 +251,7 @@ impl Overlay {
             .body
             .whole()
             .ok_or_else(|| Error::new(Kind::Io, "nothing to write to"))?;
-        self.with_room(|| Ok(file.write_all_at(data, offset)?))?;
-        Ok(data.len() as u32)
+        self.write_file(&handle, &file, offset, data)
     }
 
     fn writer(&self, fh: u64) -> Result<Arc<Handle>> {
@@ -274,27 +270,47 @@ impl Overlay {
         let handle = self.writer(fh)?;
         let file = handle.node.lock().body.whole();
         let file = file.ok_or_else(|| Error::new(Kind::Io, "nothing to write to"))?;
-        self.with_room(|| crate::store::allocate(&file, offset, len, keep_size))
+        let allocated = self.with_room(|| crate::store::allocate(&file, offset, len, keep_size));
+        if let Some(error) = allocated
+            .as_ref()
+            .err()
+            .filter(|e| e.kind() == Kind::NoSpace)
+        {
+            self.note_written(&handle, offset, 0, Some(error));
+        }
+        allocated
+    }
+
+    /// Tells who opened a handle, by the number of a thread.
+    pub fn opened_by(&self, fh: u64, opener: u32) -> Result<()> {
+        let handle = self.opens.handle(fh)?;
+        handle.opener.store(opener, Ordering::SeqCst);
+        Ok(())
     }
 
     /// A `close()` of one of the handle's descriptors. The closer is asked of writers only.
+    ///
+    /// It makes the bytes a local write unless the file goes on being written: a shell that
+    /// redirects (`command > file`) duplicates and closes before there is anything, and a child
+    /// closes what it inherited while its parent writes. Whoever closes last has the promise.
     pub fn flush(&self, fh: u64, closer: impl Closer) -> Result<()> {
         let handle = self.opens.handle(fh)?;
         if !handle.writes {
             return Ok(());
         }
-        let killed = closer.is_being_killed();
-        handle.killed.store(killed, Ordering::SeqCst);
-        if killed {
+        let (now, empty) = written_so_far(&handle.node.lock())?;
+        let opener = handle.opener.load(Ordering::SeqCst);
+        let by_opener = closer.is(opener);
+        if handle.is_left(closer.is_being_killed(), by_opener, now) {
+            return Ok(());
+        }
+        // Asked without a lock: it takes a moment, and whoever has the file open closes it later.
+        if (empty || !by_opener) && closer.leaves_it_open(opener) {
             return Ok(());
         }
         let _paths = self.commit.paths_stay();
         let _node = self.commit.hold(handle.node.id);
         let mut state = handle.node.lock();
-        if is_empty_and_staged(&state)? && closer.keeps_it_open() {
-            // `command > file`: the shell closes what it duplicated, before there is anything.
-            return Ok(());
-        }
         self.record(handle.node.id, &mut state)?;
         if !handle.closed.swap(true, Ordering::SeqCst) {
             state.closed_writers += 1;
@@ -311,15 +327,21 @@ impl Overlay {
             return Ok(());
         }
         let facts = facts_of(&file)?;
+        let queue = !self.is_local_only(&self.path_of(id)?);
+        if let Some(error) = session.failed.error().filter(|_| queue) {
+            // What did not arrive was told at the write, which not everybody listens to.
+            return Err(error);
+        }
         if session.recorded == Some(seen(&facts)) && (session.staged.is_none() || session.closed) {
             return Ok(());
         }
-        let queue = !self.is_local_only(&self.path_of(id)?);
         match session.staged {
             Some(staged) => {
                 let (now, recorded) = (self.clock.now_ms(), seen(&facts));
-                self.index
-                    .edit(move |w| w.close_staged(staged.0, id, recorded, queue, now))?;
+                self.with_room(|| {
+                    self.index
+                        .edit(move |w| w.close_staged(staged.0, id, recorded, queue, now))
+                })?;
                 crash::point("close.row");
                 session.closed = true;
             }
@@ -397,39 +419,72 @@ impl Overlay {
             return Ok(());
         };
         match session.staged {
-            Some(staged) if state.detached => {
-                let now = self.clock.now_ns();
-                self.index.edit(move |w| w.abandon_staged(staged.0, now))?;
-                self.store.drop_staged(staged)
-            }
-            Some(staged) if session.killed && !is_as_closed(&session, state)? => {
-                self.keep_orphan(id, staged, state)
-            }
             Some(staged) => {
-                state.session = Some(session);
-                let recorded = self.record(id, state);
-                state.session = None;
-                recorded?;
-                let local = |path: &crate::path::RelPath| self.is_local_only(path);
-                self.commit.written_held(id, staged, &local)?;
-                self.room.notify_one();
-                Ok(())
+                let ended = self.end_staged(id, staged, state, session);
+                if ended.is_err() {
+                    self.end_later(id, Some(staged), state);
+                }
+                ended
             }
             None if state.detached => Ok(()),
-            None => self.end_in_place(id, state, session),
+            None => {
+                let ended = self.end_in_place(id, state, session);
+                if ended.is_err() {
+                    self.end_later(id, None, state);
+                }
+                ended
+            }
         }
     }
 
-    /// A killed writer's file is kept where nobody takes it for whole; the name has its old meaning again.
+    fn end_staged(
+        &self,
+        id: NodeId,
+        staged: crate::store::StagedId,
+        state: &mut OpenState,
+        session: Session,
+    ) -> Result<()> {
+        if state.detached {
+            let now = self.clock.now_ns();
+            self.index.edit(move |w| w.abandon_staged(staged.0, now))?;
+            return self.store.drop_staged(staged);
+        }
+        if let Some(error) = session.failed.error() {
+            return self.keep_orphan(
+                id,
+                staged,
+                state,
+                &format!("could not be written ({})", shown(&error)),
+            );
+        }
+        if session.killed && !is_as_closed(&session, state)? {
+            return self.keep_orphan(id, staged, state, "its writer was killed");
+        }
+        state.session = Some(session);
+        let recorded = self.record(id, state);
+        state.session = None;
+        recorded?;
+        let local = |path: &crate::path::RelPath| self.is_local_only(path);
+        self.commit.written_held(id, staged, &local)?;
+        self.forget_undone(id)?;
+        self.room.notify_one();
+        Ok(())
+    }
+
+    /// An unfinished file is kept where nobody takes it for whole; the name has its old meaning again.
     fn keep_orphan(
         &self,
         id: NodeId,
         staged: crate::store::StagedId,
         state: &mut OpenState,
+        why: &str,
     ) -> Result<()> {
         let path = self.path_of(id)?;
         let kept = self.store.orphan(staged, &path)?;
         crash::point("orphan.kept");
+        self.note(format!(
+            "{path}: {why}; the unfinished file is kept as .larder/orphans/{kept} and was not published"
+        ));
         let now = self.clock.now_ns();
         self.index.edit(move |w| {
             w.abandon_staged(staged.0, now)?;
@@ -440,9 +495,6 @@ impl Overlay {
             }
         })?;
         state.detached = true;
-        self.note(format!(
-            "{path}: its writer was killed; the unfinished file is kept as .larder/orphans/{kept} and was not published"
-        ));
         Ok(())
     }
 
@@ -459,11 +511,15 @@ impl Overlay {
         let changed = session.recorded != Some(seen(&facts));
         let path = self.path_of(id)?;
         let local = self.is_local_only(&path);
-        if session.killed && changed && !local {
-            self.commit.record_written(id, None, &facts, true)?;
-            self.mark(id, Writing::Torn)?;
+        let failed = session.failed.error();
+        if (session.killed || failed.is_some()) && changed && !local {
+            self.record_torn(id, &facts)?;
+            let why = failed.map_or_else(
+                || "its writer was killed".to_owned(),
+                |error| format!("a write failed ({})", shown(&error)),
+            );
             self.note(format!(
-                "{path}: its writer was killed while changing it in place; it is not published until it is written again"
+                "{path}: {why} while it was changed in place; it is not published until it is written again"
             ));
             return Ok(());
         }
@@ -471,6 +527,15 @@ impl Overlay {
             self.commit.record_written(id, None, &facts, !local)?;
         }
         self.mark(id, Writing::No)
+    }
+
+    /// Changed, and not to be published: both at once, or what is between them would be.
+    pub(super) fn record_torn(&self, id: NodeId, facts: &Facts) -> Result<()> {
+        let (facts, now) = (seen(facts), self.clock.now_ns());
+        self.index.edit(move |w| {
+            w.written(id, None, facts, true, now / 1_000_000)?;
+            w.set_writing(id, Writing::Torn, now)
+        })
     }
 
     pub(super) fn mark(&self, id: NodeId, writing: Writing) -> Result<()> {
@@ -494,9 +559,14 @@ impl Overlay {
     /// Sets a file's length by name or by handle.
     pub(super) fn set_len(self: &Arc<Self>, id: NodeId, len: u64) -> Answer<()> {
         if let Some(open) = self.opens.node(id) {
-            let state = open.lock();
-            if let (Some(_), Some(file)) = (&state.session, state.body.whole()) {
-                return Answer::Now(self.with_room(|| Ok(file.set_len(len)?)));
+            let mut state = open.lock();
+            let whole = state.body.whole();
+            if let (Some(session), Some(file)) = (&mut state.session, whole) {
+                let done = self.with_room(|| Ok(file.set_len(len)?));
+                if done.is_ok() {
+                    session.failed.cut(len);
+                }
+                return Answer::Now(done);
             }
         }
         // Like a writer that opens, cuts and closes.
