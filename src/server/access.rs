@@ -118,7 +118,7 @@ impl Access {
         }
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            "this server has no key and takes writes from its own machine only; start it with --key-file",
+            "this server has no key and takes writes from its own machine only; start it with --open-writes, or with --key-file",
         ))
     }
 
@@ -153,4 +153,30 @@ fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
     scheme
         .eq_ignore_ascii_case(b"bearer ")
         .then(|| key.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p10_without_a_key_other_machines_write_only_where_that_was_said() {
+        let none = HeaderMap::new();
+        let verdict = |open, peer: &str| {
+            let access = Access::new(None, None, open);
+            let peer = peer.parse().unwrap();
+            assert!(access.check(Need::Read, peer, &none).is_ok());
+            let checked = access.check(Need::Write, peer, &none);
+            assert_eq!(access.may_write(peer, &none), checked.is_ok());
+            checked.map_err(|problem| problem.detail().to_owned())
+        };
+        for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(verdict(false, here).is_ok(), "{here}");
+        }
+        for other in ["192.168.1.20", "fe80::1", "::ffff:10.0.0.1"] {
+            let why = verdict(false, other).unwrap_err();
+            assert!(why.contains("--open-writes") && why.contains("--key-file"));
+            assert!(verdict(true, other).is_ok());
+        }
+    }
 }

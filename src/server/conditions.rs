@@ -1,8 +1,11 @@
 //! What a request asks for beside the path: preconditions and ranges (RFC 9110). Pure.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use axum::http::{HeaderMap, HeaderName, header};
 
 use crate::error::{Error, Kind, Result};
+use crate::index::served::Seen;
 use crate::object::{ByteRange, Precondition, Version};
 
 /// What to answer to a read.
@@ -25,6 +28,8 @@ pub struct Wanted {
     if_none_match: Option<String>,
     if_range: Option<String>,
     range: Option<String>,
+    /// `If-Modified-Since`, where it counts.
+    since: Option<SystemTime>,
 }
 
 impl Wanted {
@@ -35,7 +40,16 @@ impl Wanted {
             if_none_match: joined(headers, &header::IF_NONE_MATCH),
             if_range: joined(headers, &header::IF_RANGE),
             range: joined(headers, &header::RANGE).filter(|_| !is_head),
+            since: None,
         }
+    }
+
+    /// Lets `If-Modified-Since` count as well. Two versions of one second look the same to it,
+    /// so it is for those who have nothing better.
+    pub fn with_dates(self, headers: &HeaderMap) -> Wanted {
+        let date = joined(headers, &header::IF_MODIFIED_SINCE);
+        let since = date.and_then(|date| httpdate::parse_http_date(&date).ok());
+        Wanted { since, ..self }
     }
 
     /// Whether one version is asked for, and no other will do.
@@ -44,25 +58,34 @@ impl Wanted {
     }
 
     /// Decides, in the order of RFC 9110, section 13.2.2.
-    pub fn judge(&self, version: &Version, size: u64) -> Verdict {
+    pub fn judge(&self, version: &Version, seen: &Seen) -> Verdict {
         let etag = version.to_etag();
         if let Some(tags) = &self.if_match
             && !matches(tags, &etag, false)
         {
             return Verdict::Failed;
         }
-        if let Some(tags) = &self.if_none_match
-            && matches(tags, &etag, true)
-        {
+        let unchanged = match (&self.if_none_match, self.since) {
+            (Some(tags), _) => matches(tags, &etag, true),
+            (None, Some(since)) => is_not_after(seen.mtime_ns, since),
+            (None, None) => false,
+        };
+        if unchanged {
             return Verdict::NotModified;
         }
         match (&self.range, &self.if_range) {
             (None, _) => Verdict::Whole,
             // A date is no strong validator here, so the whole file answers it.
             (Some(_), Some(tag)) if tag.trim() != etag => Verdict::Whole,
-            (Some(range), _) => part(range, size),
+            (Some(range), _) => part(range, seen.size),
         }
     }
+}
+
+/// In whole seconds, as dates in headers are.
+fn is_not_after(mtime_ns: i64, since: SystemTime) -> bool {
+    let since = since.duration_since(UNIX_EPOCH);
+    since.is_ok_and(|since| mtime_ns.div_euclid(1_000_000_000) <= since.as_secs().cast_signed())
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
@@ -149,9 +172,30 @@ mod tests {
             .collect()
     }
 
+    /// Of a file that was changed half a second after 2026-10-21 07:28:00.
     fn judge(pairs: &[(HeaderName, &str)], size: u64) -> Verdict {
         let version = Version::new("v1").unwrap();
-        Wanted::new(&headers(pairs), false).judge(&version, size)
+        let headers = headers(pairs);
+        let wanted = Wanted::new(&headers, false).with_dates(&headers);
+        let seen = Seen {
+            size,
+            mtime_ns: 1_792_567_680_500_000_000,
+            ctime_ns: 0,
+            ino: 0,
+        };
+        wanted.judge(&version, &seen)
+    }
+
+    #[test]
+    fn dates_count_to_the_second_and_less_than_tags() {
+        let since = |date| (header::IF_MODIFIED_SINCE, date);
+        let same = since("Wed, 21 Oct 2026 07:28:00 GMT");
+        assert_eq!(judge(std::slice::from_ref(&same), 3), Verdict::NotModified);
+        let before = since("Wed, 21 Oct 2026 07:27:59 GMT");
+        assert_eq!(judge(&[before], 3), Verdict::Whole);
+        assert_eq!(judge(&[since("yesterday")], 3), Verdict::Whole);
+        let other = (header::IF_NONE_MATCH, "\"v2\"");
+        assert_eq!(judge(&[same, other], 3), Verdict::Whole);
     }
 
     #[test]

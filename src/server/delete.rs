@@ -11,6 +11,7 @@ use crate::object::Precondition;
 use crate::path::RelPath;
 
 use super::App;
+use super::activity::Did;
 use super::conditions::precondition;
 use super::disk::blocking;
 use super::problem::{Answer, Problem};
@@ -27,9 +28,10 @@ pub async fn delete(app: &Arc<App>, key: RelPath, headers: &HeaderMap) -> Answer
     }
     let condition = precondition(headers)?;
     app.uploads()?;
-    let tree = app.tree.clone();
-    blocking(move || remove(&tree, &key, &condition)).await?;
+    let (tree, path) = (app.tree.clone(), key.clone());
+    blocking(move || remove(&tree, &path, &condition)).await?;
     let mut response = Response::new(Body::empty());
+    Did::delete(&key).put_on(&mut response);
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }

@@ -19,9 +19,10 @@ use crate::error::{Error, Kind, Result};
 use crate::index::served::{Row, Seen};
 use crate::object::{ByteRange, Sha256, Version};
 use crate::path::RelPath;
-use crate::wire::{MTIME_HEADER, REPR_DIGEST, digest_header};
+use crate::wire::{MTIME_HEADER, REPR_DIGEST, REVISION_HEADER, digest_header, revision_header};
 
 use super::App;
+use super::activity::Did;
 use super::conditions::{Verdict, Wanted};
 use super::disk::blocking;
 use super::problem::{Answer, Problem};
@@ -42,7 +43,12 @@ enum Try {
 
 /// Answers `GET` (or, with `is_head`, `HEAD`) of `key`.
 pub async fn get(app: &Arc<App>, key: RelPath, headers: &HeaderMap, is_head: bool) -> Answer {
-    let wanted = Arc::new(Wanted::new(headers, is_head));
+    answer(app, key, Wanted::new(headers, is_head), is_head).await
+}
+
+/// The same, with the conditions as they were understood.
+pub async fn answer(app: &Arc<App>, key: RelPath, wanted: Wanted, is_head: bool) -> Answer {
+    let wanted = Arc::new(wanted);
     let key = Arc::new(key);
     let deadline = Instant::now() + PATIENCE;
     let mut changes = app.tree.index.follow();
@@ -114,11 +120,11 @@ fn attempt(tree: &Arc<Tree>, key: &RelPath, wanted: &Wanted, is_head: bool) -> R
         Some(row) if row.seen == seen => row,
         _ => return Ok(Try::Differs),
     };
-    let version = row.version()?;
-    let range = match wanted.judge(&version, seen.size) {
-        Verdict::Whole => 0..seen.size,
-        Verdict::Part(range) => range,
-        Verdict::NotModified => return not_modified(&row, &version).map(Try::Done),
+    let (version, epoch) = (row.version()?, tree.index.epoch());
+    let (range, status) = match wanted.judge(&version, &seen) {
+        Verdict::Whole => (0..seen.size, StatusCode::OK),
+        Verdict::Part(range) => (range, StatusCode::PARTIAL_CONTENT),
+        Verdict::NotModified => return not_modified(&row, &version, epoch).map(Try::Done),
         Verdict::Failed => {
             let why = format!("{key}: the file has another version now");
             return Ok(Try::Problem(Problem::new(
@@ -130,16 +136,37 @@ fn attempt(tree: &Arc<Tree>, key: &RelPath, wanted: &Wanted, is_head: bool) -> R
     };
     let length = range.end - range.start;
     if is_head {
-        return respond(&row, &version, range, Body::empty()).map(Try::Done);
+        let head = respond(&row, (&version, epoch), (range, status), Body::empty());
+        return head.map(Try::Done);
     }
     if length > CHUNK as u64 {
         let body = stream_of(tree, key, file, &row, range.clone());
-        return respond(&row, &version, range, body).map(Try::Done);
+        return sent(key, &row, (&version, epoch), (range, status), body);
     }
     let Some((bytes, row)) = read_small(tree, key, &file, row, &range) else {
         return Ok(Try::Differs);
     };
-    respond(&row, &version, range, Body::from(bytes)).map(Try::Done)
+    sent(
+        key,
+        &row,
+        (&version, epoch),
+        (range, status),
+        Body::from(bytes),
+    )
+}
+
+/// The answer with a body, and a word about it for those who watch.
+fn sent(
+    key: &RelPath,
+    row: &Row,
+    version: (&Version, &str),
+    part: (ByteRange, StatusCode),
+    body: Body,
+) -> Result<Try> {
+    let length = part.0.end - part.0.start;
+    let mut response = respond(row, version, part, body)?;
+    Did::download(key, length).put_on(&mut response);
+    Ok(Try::Done(response))
 }
 
 /// The bytes, if the file did not change meanwhile. A whole file is hashed the first time, so
@@ -226,33 +253,40 @@ impl Reading {
     }
 }
 
-fn respond(row: &Row, version: &Version, range: ByteRange, body: Body) -> Result<Response<Body>> {
+fn respond(
+    row: &Row,
+    (version, epoch): (&Version, &str),
+    (range, status): (ByteRange, StatusCode),
+    body: Body,
+) -> Result<Response<Body>> {
     let mut response = Response::new(body);
     let size = row.seen.size;
     let headers = response.headers_mut();
-    describe(headers, row, version)?;
+    describe(headers, row, version, epoch)?;
     let binary = HeaderValue::from_static("application/octet-stream");
     headers.insert(header::CONTENT_TYPE, binary);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
-    if range != (0..size) {
+    if status == StatusCode::PARTIAL_CONTENT {
         let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
         headers.insert(header::CONTENT_RANGE, value(text)?);
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
+    *response.status_mut() = status;
     Ok(response)
 }
 
-fn not_modified(row: &Row, version: &Version) -> Result<Response<Body>> {
+fn not_modified(row: &Row, version: &Version, epoch: &str) -> Result<Response<Body>> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    describe(response.headers_mut(), row, version)?;
+    describe(response.headers_mut(), row, version, epoch)?;
     Ok(response)
 }
 
 /// The headers that say which version this is; reads and writes answer with the same.
-pub fn describe(headers: &mut HeaderMap, row: &Row, version: &Version) -> Result<()> {
+pub fn describe(headers: &mut HeaderMap, row: &Row, version: &Version, epoch: &str) -> Result<()> {
     headers.insert(header::ETAG, value(version.to_etag())?);
+    let revision = value(revision_header(epoch, row.seq))?;
+    headers.insert(HeaderName::from_static(REVISION_HEADER), revision);
     headers.insert(
         HeaderName::from_static(MTIME_HEADER),
         row.seen.mtime_ns.into(),
@@ -273,7 +307,7 @@ fn value(text: String) -> Result<HeaderValue> {
 }
 
 /// Whole seconds; none before 1970 and after 9999, which the format does not have.
-fn http_date(mtime_ns: i64) -> Option<String> {
+pub fn http_date(mtime_ns: i64) -> Option<String> {
     const END: u64 = 253_402_300_800;
     let seconds = u64::try_from(mtime_ns).ok()? / 1_000_000_000;
     (seconds < END).then(|| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)))

@@ -5,9 +5,11 @@
 //! and durable before it says so, and that of several conditional writers one wins. It runs
 //! on Linux and macOS alike; what only one of them has is asked for in one place each.
 //!
-//! The files: `root` and `home` are where things are; `tree` is what is there; `sweep` and
-//! `watch` keep it current; `listen` and `routes` are the way in; `get`, `put`, `delete` and
-//! `listing` answer; `conditions`, `access` and `problem` are the rules they answer by.
+//! The files: `place`, `root` and `home` are where things are; `tree` is what is there; `sweep` and
+//! `watch` keep it current, `sweeper` and `refresh` say when and how far; `listen` and `routes`
+//! are the way in; `get`, `put`, `delete` and `listing` answer, and `fxcache` in the words of
+//! another protocol; `conditions`, `access` and `problem` are the rules they answer by; `activity`
+//! and `page` are for people.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,33 +21,39 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::error::{About, Error, Kind, Result};
-use crate::index::served::Index;
+use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 
 mod access;
+mod activity;
 mod conditions;
 mod delete;
 mod disk;
+mod fxcache;
 mod get;
 mod home;
 mod listen;
 mod listing;
+mod page;
+mod place;
 mod problem;
 mod put;
+mod refresh;
 mod root;
 mod routes;
 mod sweep;
+mod sweeper;
 mod tree;
 mod watch;
 
 use access::Access;
+use activity::Activity;
 use disk::{Disk, blocking};
-use home::{Home, Uploads};
-use root::Root;
+use home::Uploads;
+use refresh::{Mode, Refresh};
 pub use routes::Stats;
 use tree::Tree;
-use watch::Watch;
+use watch::{Sweeps, Watch};
 
 /// Listings that are told at the same time.
 const LISTINGS: usize = 16;
@@ -106,6 +114,12 @@ struct App {
     uploads: Option<Uploads>,
     allow_delete: bool,
     counters: routes::Counters,
+    activity: Activity,
+    refresh: Arc<Refresh>,
+    sweeps: Sweeps,
+    fxcache: fxcache::Own,
+    /// Where others on the network find this server.
+    url: String,
     listings: Arc<Semaphore>,
     scanned: tell::Receiver<bool>,
     closing: CancellationToken,
@@ -123,7 +137,6 @@ impl App {
 pub struct Server {
     app: Arc<App>,
     addr: SocketAddr,
-    scheme: &'static str,
     watch: Option<Watch>,
     accepting: Option<JoinHandle<()>>,
     notes: Vec<String>,
@@ -139,16 +152,26 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
     };
     let listener = listen::bind(&config.host, config.port).await?;
     let addr = listener.local_addr()?;
-    let (tree, home) = open(config.dir, config.state_dir, config.clock).await?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let seen_at = SocketAddr::new(listen::lan_address(addr.ip()), addr.port());
+    let (limit, sweep) = (config.connections, config.sweep);
     let access = Access::new(
         config.key.as_ref(),
         config.read_key.as_ref(),
         config.open_writes,
     );
-    let notes = notes(&tree, &home, &access);
+    let clock = config.clock.clone();
+    let place = place::open(config.dir, config.state_dir, config.clock).await?;
+    let notes = place.notes(&access);
+    let place::Place { tree, home, legacy } = place;
+    let first = match tree.index.is_scanned() {
+        true => Mode::Incremental,
+        false => Mode::Full,
+    };
+    let refresh = Arc::new(Refresh::new(first, clock.clone()));
     let (scanned_now, scanned) = tell::channel(false);
-    let watch = Watch::start(&tree, config.sweep, scanned_now)?;
-    let Home { uploads, lock, .. } = home;
+    let watch = Watch::start(&tree, sweep, &refresh, scanned_now)?;
+    let home::Home { uploads, lock, .. } = home;
     let app = Arc::new(App {
         tree,
         access,
@@ -156,22 +179,26 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
         uploads,
         allow_delete: config.allow_delete,
         counters: routes::Counters::default(),
+        activity: Activity::new(clock),
+        refresh,
+        sweeps: watch.sweeps(),
+        fxcache: fxcache::Own::new(legacy.ok().flatten()),
+        url: format!("{scheme}://{seen_at}"),
         listings: Arc::new(Semaphore::new(LISTINGS)),
         scanned,
         closing: CancellationToken::new(),
     });
-    let scheme = if tls.is_some() { "https" } else { "http" };
+    tokio::spawn(forget_legacy(app.clone()));
     let accepting = tokio::spawn(listen::listen(
         listener,
         routes::router(app.clone()),
         tls,
-        config.connections,
+        limit,
         app.closing.clone(),
     ));
     Ok(Server {
         app,
         addr,
-        scheme,
         watch: Some(watch),
         accepting: Some(accepting),
         notes,
@@ -179,31 +206,13 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
     })
 }
 
-/// Opens what is on the disk: the directory, the place for our own things, the index.
-async fn open(dir: PathBuf, state_dir: Option<PathBuf>, clock: Clock) -> Result<(Arc<Tree>, Home)> {
-    blocking(move || {
-        let root = Root::open(&dir).about(dir.display())?;
-        let home = Home::open(&root, state_dir)?;
-        let index = Index::open(&home.index, clock.clone())?;
-        Ok((Arc::new(Tree::new(root, index, clock)), home))
-    })
-    .await
-}
-
-/// What the one who starts the server should read.
-fn notes(tree: &Tree, home: &Home, access: &Access) -> Vec<String> {
-    let mut notes: Vec<String> = tree.index.take_report().into_iter().collect();
-    match home.uploads {
-        Some(_) => notes.push(access.describe().to_owned()),
-        None => notes.push(format!(
-            "the directory cannot be written: it is served for reading only, with its index at {}",
-            home.index.display()
-        )),
+/// Hearsay ends with the first scan.
+async fn forget_legacy(app: Arc<App>) {
+    let mut scanned = app.scanned.clone();
+    tokio::select! {
+        _ = scanned.wait_for(|done| *done) => app.fxcache.forget_legacy(),
+        () = app.closing.cancelled() => {}
     }
-    for note in &notes {
-        tracing::debug!("{note}");
-    }
-    notes
 }
 
 impl Server {
@@ -214,8 +223,7 @@ impl Server {
 
     /// The address that others on the network use.
     pub fn url(&self) -> String {
-        let addr = SocketAddr::new(listen::lan_address(self.addr.ip()), self.addr.port());
-        format!("{}://{addr}", self.scheme)
+        self.app.url.clone()
     }
 
     /// How many requests came, by kind.
@@ -242,9 +250,7 @@ impl Server {
 
     /// Goes through the directory now, without waiting for it.
     pub fn sweep(&self) {
-        if let Some(watch) = &self.watch {
-            watch.sweep();
-        }
+        self.app.sweeps.ask();
     }
 
     /// Stops accepting, lets requests in progress end within a few seconds, ends the threads.

@@ -1,7 +1,7 @@
 //! Errors on the wire: the one table from kinds to status codes, and RFC 9457 bodies.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 
 use crate::error::{Error, Kind};
@@ -12,11 +12,17 @@ use crate::wire;
 pub struct Problem {
     status: StatusCode,
     detail: String,
+    /// Of the error behind it.
+    kind: Option<Kind>,
     /// Seconds after which the same request may do better.
     retry_after: Option<u32>,
     /// `Content-Range` of a 416.
     size: Option<u64>,
 }
+
+/// Why a request was refused; on the answer, for those who watch.
+#[derive(Debug, Clone)]
+pub struct Reason(pub String);
 
 /// What a handler returns.
 pub type Answer = Result<Response<Body>, Problem>;
@@ -26,6 +32,7 @@ impl Problem {
         Problem {
             status,
             detail: detail.into(),
+            kind: None,
             retry_after: None,
             size: None,
         }
@@ -34,6 +41,41 @@ impl Problem {
     pub fn retry_after(mut self, seconds: u32) -> Problem {
         self.retry_after = Some(seconds);
         self
+    }
+
+    /// The same in other words.
+    pub fn saying(mut self, detail: impl Into<String>) -> Problem {
+        self.detail = detail.into();
+        self
+    }
+
+    /// What kind of error it comes from; none: it is a refusal by rule.
+    pub fn kind(&self) -> Option<Kind> {
+        self.kind
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What belongs into the headers, whatever the body looks like.
+    pub fn mark(&self, headers: &mut HeaderMap) {
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(size) = self.size
+            && let Ok(value) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            headers.insert(header::CONTENT_RANGE, value);
+        }
     }
 
     /// A range that the file of `size` bytes does not have.
@@ -76,7 +118,8 @@ impl From<Error> for Problem {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::warn!(%error, "a request failed");
         }
-        let problem = Problem::new(status, error.to_string());
+        let mut problem = Problem::new(status, error.to_string());
+        problem.kind = Some(error.kind());
         match status {
             StatusCode::SERVICE_UNAVAILABLE => problem.retry_after(1),
             _ => problem,
@@ -89,27 +132,16 @@ impl IntoResponse for Problem {
         let body = wire::Problem {
             title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
             status: self.status.as_u16(),
-            detail: Some(self.detail),
+            detail: Some(self.detail.clone()),
         };
         // A struct of strings and a number always has a JSON form.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
-        let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
-        headers.insert(header::CONTENT_TYPE, json);
-        if self.status == StatusCode::UNAUTHORIZED {
-            let bearer = HeaderValue::from_static("Bearer");
-            headers.insert(header::WWW_AUTHENTICATE, bearer);
-        }
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        if let Some(size) = self.size
-            && let Ok(value) = HeaderValue::try_from(format!("bytes */{size}"))
-        {
-            headers.insert(header::CONTENT_RANGE, value);
-        }
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        self.mark(response.headers_mut());
+        response.extensions_mut().insert(Reason(self.detail));
         response
     }
 }

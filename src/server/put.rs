@@ -21,27 +21,43 @@ use crate::path::RelPath;
 use crate::wire::{CONTENT_DIGEST, MTIME_HEADER, parse_digest};
 
 use super::App;
+use super::activity::Did;
 use super::conditions::precondition;
 use super::disk::blocking;
 use super::get::describe;
 use super::home::Incoming;
 use super::problem::{Answer, Problem};
-use super::tree::{CHUNK, Look, Tree};
+use super::tree::{CHUNK, Look, Tree, is_withheld};
 
+/// What is said to an upload without a byte, where that is no file.
+pub const EMPTY: &str = "Empty body";
 /// How long an upload may send nothing.
 const STALL: Duration = Duration::from_secs(60);
 /// How long a refused upload is listened to.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// What the headers promise and ask.
-struct Promise {
+pub struct Promise {
     length: Option<u64>,
     sha256: Option<Sha256>,
     mtime_ns: Option<i64>,
     precondition: Precondition,
+    /// Whether a body without a byte is a file.
+    empty: bool,
 }
 
 impl Promise {
+    /// The newest body wins, its time is now, and an empty one is none.
+    pub fn plain() -> Promise {
+        Promise {
+            length: None,
+            sha256: None,
+            mtime_ns: None,
+            precondition: Precondition::None,
+            empty: false,
+        }
+    }
+
     fn new(headers: &HeaderMap) -> Result<Promise> {
         let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let number = |name: &'static str| {
@@ -55,6 +71,7 @@ impl Promise {
             sha256: digest.flatten(),
             mtime_ns: number(MTIME_HEADER).transpose()?,
             precondition: precondition(headers)?,
+            empty: true,
         })
     }
 }
@@ -83,16 +100,35 @@ async fn take(
     frames: &mut BodyDataStream,
 ) -> Answer {
     let promise = Promise::new(headers)?;
-    app.tree.root.check()?;
-    let received = receive(app, frames).await?;
-    let tree = app.tree.clone();
-    let (row, is_new) = blocking(move || received.publish(&tree, &key, &promise)).await?;
+    let (row, is_new) = accept(app, &key, promise, frames).await?;
     let mut response = Response::new(Body::empty());
     if is_new {
         *response.status_mut() = StatusCode::CREATED;
     }
-    describe(response.headers_mut(), &row, &row.version()?)?;
+    Did::upload(&key, row.seen.size).put_on(&mut response);
+    describe(
+        response.headers_mut(),
+        &row,
+        &row.version()?,
+        app.tree.index.epoch(),
+    )?;
     Ok(response)
+}
+
+/// Receives the whole body, and publishes it in one step. Also says whether the path was empty before.
+pub async fn accept(
+    app: &Arc<App>,
+    key: &RelPath,
+    promise: Promise,
+    frames: &mut BodyDataStream,
+) -> Result<(Row, bool), Problem> {
+    app.tree.root.check()?;
+    let received = receive(app, frames).await?;
+    if received.length == 0 && !promise.empty {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, EMPTY));
+    }
+    let (tree, key) = (app.tree.clone(), key.clone());
+    Ok(blocking(move || received.publish(&tree, &key, &promise)).await?)
 }
 
 /// A body that came, or is coming.
@@ -252,6 +288,10 @@ fn as_conflict(error: Error, onto: Onto) -> Error {
 /// Whether the precondition holds. Must be called under the path's lock. Tells whether nothing is there.
 pub fn check(tree: &Tree, key: &RelPath, precondition: &Precondition) -> Result<bool> {
     let conflict = |why: &str| Err(Error::new(Kind::Conflict, why.to_owned()).about(key));
+    if is_withheld(key) {
+        let why = "this name is kept for what servers keep for themselves";
+        return Err(Error::new(Kind::Denied, why).about(key));
+    }
     let look = tree.look_at(key)?;
     match (&look, precondition) {
         (Look::Dir, _) => {

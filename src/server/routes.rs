@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Query, Request, State};
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,9 @@ use crate::path::RelPath;
 
 use super::App;
 use super::access::Need;
+use super::fxcache::{self, Refusal};
 use super::problem::{Answer, Problem};
-use super::{delete, get as read, listing, put};
+use super::{activity, delete, get as read, listing, page, put};
 
 /// Where a connection comes from; put into every request of it.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,7 @@ pub struct Counters {
     head: Counter,
     put: Counter,
     delete: Counter,
+    page: Counter,
     other: Counter,
 }
 
@@ -49,11 +52,36 @@ pub struct Stats {
     pub head: u64,
     pub put: u64,
     pub delete: u64,
+    /// Looks at the page for people.
+    pub page: u64,
     /// Whatever else was asked for.
     pub other: u64,
 }
 
 impl Counters {
+    /// Something that is neither of a file nor a listing.
+    pub fn other(&self) {
+        self.other.add(1);
+    }
+
+    /// Somebody looks at the page.
+    pub fn page(&self) {
+        self.page.add(1);
+    }
+
+    /// A file was asked for.
+    pub fn read_of(&self, is_head: bool) {
+        match is_head {
+            true => self.head.add(1),
+            false => self.get.add(1),
+        }
+    }
+
+    /// A file was sent.
+    pub fn write(&self) {
+        self.put.add(1);
+    }
+
     pub fn read(&self) -> Stats {
         Stats {
             info: self.info.get(),
@@ -63,14 +91,20 @@ impl Counters {
             head: self.head.get(),
             put: self.put.get(),
             delete: self.delete.get(),
+            page: self.page.get(),
             other: self.other.get(),
         }
     }
 }
 
-/// The whole service. Another protocol on the same port is another router, merged here.
+/// The whole service: two protocols and a page for people on one port.
 pub fn router(app: Arc<App>) -> Router {
-    native().fallback(any(unknown)).with_state(app)
+    native()
+        .merge(fxcache::router())
+        .merge(page::router())
+        .fallback(any(unknown))
+        .layer(from_fn_with_state(app.clone(), activity::noted))
+        .with_state(app)
 }
 
 /// The protocol under `/v1/`.
@@ -156,7 +190,11 @@ fn key_of(uri: &Uri) -> Result<RelPath, Error> {
     Ok(key)
 }
 
-async fn unknown((State(app), _): Asked, _: Request) -> axum::http::Response<Body> {
-    app.counters.other.add(1);
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address").into_response()
+async fn unknown((State(app), _): Asked, request: Request) -> axum::http::Response<Body> {
+    app.counters.other();
+    let why = "there is nothing at this address";
+    match request.uri().path().starts_with("/v1/") {
+        true => Problem::new(StatusCode::NOT_FOUND, why).into_response(),
+        false => Refusal::new(StatusCode::NOT_FOUND, why).into_response(),
+    }
 }

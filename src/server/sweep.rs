@@ -13,7 +13,7 @@ use crate::error::{Kind, Result};
 use crate::index::served::{Row, Seen};
 use crate::path::{Name, RelPath};
 
-use super::tree::Tree;
+use super::tree::{Tree, is_withheld};
 
 /// Differences that are looked at, and written down, together.
 const BATCH: usize = 2000;
@@ -27,13 +27,20 @@ const PAGE: usize = 4096;
 pub struct Tally {
     pub files: u64,
     pub differences: u64,
+    /// Of the differences: names that the index had and the disk has not.
+    pub gone: u64,
     /// Directories that could not be read; what the index knew of them stays.
     pub unreadable: u64,
 }
 
-/// Compares everything beneath `under` with the index and brings the index up to date.
-/// Ends early, without an error, when `stop` is set.
-pub fn sweep(tree: &Tree, under: &RelPath, stop: &AtomicBool) -> Result<Tally> {
+/// Compares everything beneath `under` with the index and brings the index up to date, telling
+/// how far it is. Ends early, without an error, when `stop` is set.
+pub fn sweep(
+    tree: &Tree,
+    under: &RelPath,
+    stop: &AtomicBool,
+    mut tell: impl FnMut(&Tally),
+) -> Result<Tally> {
     tree.root.check()?;
     let mut walk = Walk::new(tree, under);
     let mut rows = Rows::new(tree, under);
@@ -60,9 +67,14 @@ pub fn sweep(tree: &Tree, under: &RelPath, stop: &AtomicBool) -> Result<Tally> {
         }
         match (found, known) {
             (Some((_, seen)), Some((_, row))) if row.seen == seen => {}
-            (Some((key, _)), _) | (None, Some((key, _))) => differing.push(key),
+            (Some((key, _)), _) => differing.push(key),
+            (None, Some((key, _))) => {
+                tally.gone += 1;
+                differing.push(key);
+            }
             (None, None) => {}
         }
+        tell(&tally);
         if differing.len() >= BATCH {
             tally.differences += differing.len() as u64;
             settle(tree, &mut differing)?;
@@ -165,6 +177,9 @@ impl<'a> Walk<'a> {
             let key = Name::new(&entry.name)
                 .and_then(|name| dir.join(&name))
                 .ok()?;
+            if is_withheld(&key) {
+                return None;
+            }
             let seen = Seen::from(&entry.facts);
             Some(Step { key, seen, is_dir })
         });

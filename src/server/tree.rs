@@ -15,9 +15,9 @@ use sha2::{Digest, Sha256 as Hasher};
 use crate::beneath::{Facts, FileKind, Mode, OFlags, facts_of};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::index::served::{Index, Knew, Note, Row, Seen};
+use crate::index::served::{Index, Knew, LEGACY_NAME, Note, Row, Seen};
 use crate::object::Sha256;
-use crate::path::RelPath;
+use crate::path::{RESERVED, RelPath};
 use crate::writers::has_writer;
 
 use super::root::Root;
@@ -45,6 +45,21 @@ pub enum Look {
     Dir,
     /// Nothing that is served.
     Gone,
+}
+
+/// Whether the name is kept from everybody: another server's index with SQLite's companions, for
+/// bytes put there would be believed; and our own directory in other letters, which is the same
+/// one on some disks.
+pub fn is_withheld(key: &RelPath) -> bool {
+    let Some(first) = key.components().next() else {
+        return false;
+    };
+    let (name, tail) = first.split_at(first.len().min(LEGACY_NAME.len()));
+    let is_index = name.eq_ignore_ascii_case(LEGACY_NAME.as_bytes())
+        && [&b""[..], b"-wal", b"-shm", b"-journal"]
+            .iter()
+            .any(|known| tail.eq_ignore_ascii_case(known));
+    is_index || first.eq_ignore_ascii_case(RESERVED.as_bytes())
 }
 
 /// See the module.
@@ -112,6 +127,9 @@ impl Tree {
     fn glance(&self, key: &RelPath, closed: bool) -> Result<(Look, Option<Note>)> {
         // The row first: if it changes while we look, the index refuses our note.
         let row = self.index.get(key)?;
+        if is_withheld(key) {
+            return self.absent(key, row, Look::Gone);
+        }
         let facts = match self.root.dir().stat(key) {
             Ok(facts) => Some(facts),
             Err(error) if self.is_absence(key, &error) => None,

@@ -1,9 +1,9 @@
 //! Following the directory: what the system says of changes, sweeps for what it does not say.
 //!
 //! Two threads. The follower takes events, waits a moment for more, and looks at the paths;
-//! it also asks again after files that somebody was writing. The sweeper compares the whole
-//! directory at the start, from time to time, and whenever events were lost. Neither decides
-//! anything: both only make [`Tree`] look.
+//! it also asks again after files that somebody was writing. The [sweeper](super::sweeper) compares
+//! the whole directory at the start, from time to time, when it is asked to, and whenever events
+//! were lost. Neither decides anything: both only make [`Tree`] look.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -17,11 +17,12 @@ use notify::event::{AccessKind, AccessMode, MetadataKind, ModifyKind};
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
-use crate::error::{Kind, Result};
-use crate::index::served::Note;
+use crate::error::Result;
 use crate::path::RelPath;
 
+use super::refresh::Refresh;
 use super::sweep::sweep;
+use super::sweeper::Sweeper;
 use super::tree::{Look, Tree};
 
 /// Events that may wait; when there are more, a sweep finds what they would have told.
@@ -35,9 +36,6 @@ const ASK_SHARE: u32 = 20;
 /// A new directory is gone through once more after this: files may have come into it
 /// before the system began to tell of them.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
-/// Between sweeps where the system tells nothing, and for trying a directory that went away.
-const SWEEP_BLIND: Duration = Duration::from_secs(60);
-const SWEEP_AWAY: Duration = Duration::from_secs(5);
 
 /// What the system said.
 enum Word {
@@ -72,6 +70,7 @@ impl Watch {
     pub fn start(
         tree: &Arc<Tree>,
         period: Duration,
+        refresh: &Arc<Refresh>,
         scanned: watch::Sender<bool>,
     ) -> Result<Watch> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -80,7 +79,7 @@ impl Watch {
         let mut sweeper = Sweeper {
             tree: tree.clone(),
             period,
-            blind: Arc::new(AtomicBool::new(false)),
+            refresh: refresh.clone(),
             stop: stop.clone(),
             asked,
             scanned,
@@ -90,7 +89,7 @@ impl Watch {
             tree: tree.clone(),
             stop: stop.clone(),
             sweeps: sweeps.clone(),
-            blind: sweeper.blind.clone(),
+            refresh: refresh.clone(),
             again: VecDeque::new(),
         };
         let (root, ear, need) = (tree.root.path().to_owned(), words.clone(), sweeps.clone());
@@ -113,9 +112,20 @@ impl Watch {
         })
     }
 
-    /// Asks for a sweep now; one that waits already is enough.
-    pub fn sweep(&self) {
-        let _ = self.sweeps.try_send(());
+    /// What asks for sweeps.
+    pub fn sweeps(&self) -> Sweeps {
+        Sweeps(self.sweeps.clone())
+    }
+}
+
+/// Asks for sweeps.
+#[derive(Debug, Clone)]
+pub struct Sweeps(SyncSender<()>);
+
+impl Sweeps {
+    /// A sweep that begins after this; one that waits already is enough.
+    pub fn ask(&self) {
+        let _ = self.0.try_send(());
     }
 }
 
@@ -233,13 +243,13 @@ struct Follower {
     tree: Arc<Tree>,
     stop: Arc<AtomicBool>,
     sweeps: SyncSender<()>,
-    blind: Arc<AtomicBool>,
+    refresh: Arc<Refresh>,
     again: VecDeque<(Instant, RelPath)>,
 }
 
 impl Follower {
     fn note_watcher(&self, works: bool) {
-        self.blind.store(!works, Ordering::Relaxed);
+        self.refresh.set_blind(!works);
         // The sweeper waits for the watcher, so that nothing falls between the two.
         let _ = self.sweeps.try_send(());
     }
@@ -277,7 +287,7 @@ impl Follower {
                     entry.whole |= hint.whole;
                 }
                 Word::Blind => {
-                    if !self.blind.swap(true, Ordering::Relaxed) {
+                    if !self.refresh.set_blind(true) {
                         complain_of_limit();
                     }
                 }
@@ -312,7 +322,7 @@ impl Follower {
     }
 
     fn sweep_under(&mut self, key: RelPath, is_dir: bool) {
-        self.report(sweep(&self.tree, &key, &self.stop).map(drop));
+        self.report(sweep(&self.tree, &key, &self.stop, |_| {}).map(drop));
         if is_dir {
             self.again.push_back((Instant::now() + SECOND_LOOK, key));
         }
@@ -323,7 +333,7 @@ impl Follower {
             && *due <= Instant::now()
         {
             if let Some((_, key)) = self.again.pop_front() {
-                self.report(sweep(&self.tree, &key, &self.stop).map(drop));
+                self.report(sweep(&self.tree, &key, &self.stop, |_| {}).map(drop));
             }
         }
         if self.again.len() > EVENTS {
@@ -335,81 +345,6 @@ impl Follower {
     fn report(&self, done: Result<()>) {
         if let Err(error) = done {
             tracing::debug!(%error, "following the served directory");
-        }
-    }
-}
-
-/// The thread that goes through everything.
-struct Sweeper {
-    tree: Arc<Tree>,
-    period: Duration,
-    blind: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-    asked: Receiver<()>,
-    scanned: watch::Sender<bool>,
-    failing: bool,
-}
-
-impl Sweeper {
-    fn run(&mut self) {
-        // The first request comes when the watcher is ready.
-        let mut wait = None;
-        loop {
-            let asked = match wait {
-                None => self
-                    .asked
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected),
-                Some(wait) => self.asked.recv_timeout(wait),
-            };
-            let is_over = matches!(asked, Err(RecvTimeoutError::Disconnected));
-            if is_over || self.stop.load(Ordering::Relaxed) {
-                return;
-            }
-            wait = Some(self.sweep());
-        }
-    }
-
-    /// One sweep. Tells how long to wait for the next.
-    fn sweep(&mut self) -> Duration {
-        let start = Instant::now();
-        let done = sweep(&self.tree, &RelPath::root(), &self.stop);
-        if self.stop.load(Ordering::Relaxed) {
-            return Duration::ZERO;
-        }
-        let done = done.and_then(|tally| {
-            self.tree.index.write(vec![Note::Scanned, Note::Prune])?;
-            Ok(tally)
-        });
-        match done {
-            Ok(tally) => {
-                self.failing = false;
-                let seconds = start.elapsed().as_secs_f32();
-                if !self.scanned.send_replace(true) || tally.differences > 0 {
-                    let (files, found) = (tally.files, tally.differences);
-                    tracing::info!(
-                        files,
-                        found,
-                        unreadable = tally.unreadable,
-                        seconds,
-                        "swept the served directory"
-                    );
-                }
-                match self.blind.load(Ordering::Relaxed) {
-                    true => self.period.min(SWEEP_BLIND),
-                    false => self.period,
-                }
-            }
-            Err(error) => {
-                // Once for as long as it lasts, or a disk that is away fills the log.
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(%error, "the sweep could not finish; it is tried again until it does");
-                }
-                match error.kind() {
-                    Kind::Offline => SWEEP_AWAY,
-                    _ => SWEEP_BLIND,
-                }
-            }
         }
     }
 }
