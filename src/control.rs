@@ -58,6 +58,8 @@ pub enum Request {
     Conflicts,
     /// Settle one conflict.
     Settle { id: u64, keep: Keep },
+    /// Remove what killed writers left unfinished.
+    DropUnfinished,
     /// Show again what was deleted here, at `path` and beneath it.
     Restore { path: String },
 }
@@ -112,6 +114,9 @@ pub struct Report {
     pub failures: Vec<String>,
     /// How many could not be done. The command exits with 1 unless it is 0.
     pub failed: u64,
+    /// How many were left as they are, because they have to be.
+    #[serde(default)]
+    pub stayed: u64,
 }
 
 /// How a mount stands.
@@ -205,9 +210,14 @@ pub struct OutboxStatus {
     pub oldest_path: Option<String>,
     pub oldest_error: Option<String>,
     pub oldest_attempts: u64,
-    /// Files not sent because something must be decided or repaired first: torn ones,
-    /// and those that every remote refuses.
+    /// Files not sent because they have to be repaired first: torn ones.
     pub held_back: u64,
+    /// Files that a remote cannot take as they are; they stay here. Not among those pending.
+    #[serde(default)]
+    pub refused: u64,
+    /// Why the oldest of them cannot be taken.
+    #[serde(default)]
+    pub refused_why: Option<String>,
 }
 
 /// A version of ours that was set aside.

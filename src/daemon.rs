@@ -78,7 +78,20 @@ pub fn mount(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()>
     crash::arm()?;
     detach_dead(&config.mountpoint)?;
     let (events, heard) = sync_channel(EVENTS);
-    let (daemon, feeds) = build(config, &runtime, events.clone())?;
+    let store = config
+        .store
+        .clone()
+        .unwrap_or_else(|| config.mountpoint.clone());
+    let (daemon, feeds) = build(config, &runtime, events.clone()).map_err(|error| {
+        let why = match error.kind() {
+            Kind::NoSpace => "the disk is full; make room on it, then mount again",
+            _ => error.message(),
+        };
+        let subject = error
+            .subject()
+            .map_or_else(|| store.display().to_string(), str::to_owned);
+        Error::new(error.kind(), why).about(subject)
+    })?;
     let daemon = Arc::new(daemon);
     let result = run(&daemon, feeds, &runtime, events, heard, ready);
     daemon.overlay.write_uses().ok();
@@ -96,12 +109,16 @@ fn build(
     let metrics = Arc::new(Metrics::default());
     let mountpoint = config.mountpoint.clone();
     let at = config.store.clone().unwrap_or_else(|| mountpoint.clone());
+    outside_of_mounts(&at)?;
     let dir = Dir::open_ambient(&at).about(at.display())?;
-    let store = Arc::new(Store::open(dir, &mountpoint.display().to_string()).about(at.display())?);
-    let (index, aside) =
-        Index::open(&store.larder_path().join("index.db"), events).map_err(|error| {
-            Error::new(error.kind(), error.message()).about(at.join(".larder/index.db").display())
-        })?;
+    let beneath = |error: Error, part: &str| {
+        let subject = at.join(error.subject().filter(|_| part.is_empty()).unwrap_or(part));
+        Error::new(error.kind(), error.message()).about(subject.display())
+    };
+    let store = Store::open(dir, &mountpoint.display().to_string()).map_err(|e| beneath(e, ""))?;
+    let store = Arc::new(store);
+    let (index, aside) = Index::open(&store.larder_path().join("index.db"), events)
+        .map_err(|e| beneath(e, ".larder/index.db"))?;
     let index = Arc::new(index);
     let remotes = remotes(&config, &index, &metrics, &clock)?;
     let settings = Settings {
@@ -121,6 +138,7 @@ fn build(
         clock: clock.clone(),
         runtime: runtime.handle().clone(),
         lanes: (config.transfers, config.uploads),
+        refresh: config.refresh,
     });
     if let Some(aside) = aside {
         let name = aside
@@ -133,6 +151,8 @@ fn build(
         ));
     }
     overlay.recover()?;
+    // What the last life was refused may be taken now: another key was given, say.
+    index.edit(crate::index::Writer::retry_now)?;
     let (feeds, bells) = follow(&config, &overlay, &remotes, &clock);
     let daemon = Daemon {
         overlay,
@@ -148,6 +168,20 @@ fn build(
     Ok((daemon, feeds))
 }
 
+/// A mount shows nobody its `.larder`: what is in one cannot be the store of another.
+fn outside_of_mounts(store: &Path) -> Result<()> {
+    match mounts()?.iter().find(|m| store.starts_with(&m.mountpoint)) {
+        Some(other) => {
+            let other = other.mountpoint.display();
+            let why = format!(
+                "is in the mount at {other}; unmount that with `larder umount {other}`, or choose another folder"
+            );
+            Err(Error::new(Kind::Busy, why).about(store.display()))
+        }
+        None => Ok(()),
+    }
+}
+
 fn remotes(
     config: &MountConfig,
     index: &Index,
@@ -156,6 +190,7 @@ fn remotes(
 ) -> Result<Remotes> {
     let options = RemoteOptions {
         metrics: metrics.clone(),
+        refresh: config.refresh,
         ..RemoteOptions::default()
     };
     let mut built = Vec::new();
@@ -200,7 +235,7 @@ fn follow(
     let weak = Arc::downgrade(overlay);
     let news: crate::sync::feed::OnNews = Arc::new(move || {
         if let Some(overlay) = weak.upgrade() {
-            overlay.tidy_soon();
+            overlay.heard_news();
             overlay.uploads.kick();
         }
     });
@@ -262,8 +297,10 @@ fn run(
         listening.stop().await;
         let _ = tokio::time::timeout(PATIENCE, tasks.wait()).await;
     });
+    daemon.overlay.end_closed();
     // The index's thread holds the last sender of events: without it the notifier ends.
     daemon.overlay.write_uses()?;
+    daemon.overlay.end_runs()?;
     daemon.overlay.index.close();
     // With files still open the session lasts as long as they do; the process does not.
     if mounted.has_ended() {

@@ -19,6 +19,9 @@ pub struct Conflicts {
     /// Drop your version of conflict ID
     #[arg(long, value_name = "ID")]
     keep_theirs: Option<u64>,
+    /// Remove what killed writers left unfinished, all of it
+    #[arg(long, conflicts_with_all = ["keep_ours", "keep_theirs"])]
+    drop_unfinished: bool,
     /// Print the list as JSON
     #[arg(long)]
     json: bool,
@@ -32,8 +35,12 @@ impl Conflicts {
             (None, Some(id)) => Some((id, Keep::Theirs)),
             (None, None) => None,
         };
-        if let Some((id, keep)) = settle {
-            let report = ask::order(&mut client, &Request::Settle { id, keep })?;
+        let order = match settle {
+            Some((id, keep)) => Some(Request::Settle { id, keep }),
+            None => self.drop_unfinished.then_some(Request::DropUnfinished),
+        };
+        if let Some(order) = order {
+            let report = ask::order(&mut client, &order)?;
             return ask::tell(&report, self.json);
         }
         match ask::ask(&mut client, &Request::Conflicts)? {
@@ -71,11 +78,14 @@ fn render(conflicts: &[ConflictStatus], orphans: &[OrphanStatus]) -> String {
     }
     for o in orphans {
         lines.push(format!(
-            "left by a killed writer  {}  {:>10}  .larder/orphans/{}",
+            "left unfinished  {}  {:>10}  .larder/orphans/{}",
             show::time(o.at_ms.saturating_mul(1_000_000)),
             show::bytes(o.size),
             o.name,
         ));
+    }
+    if !orphans.is_empty() {
+        lines.push("remove what is unfinished with `larder conflicts --drop-unfinished`".into());
     }
     lines.join("\n")
 }

@@ -68,6 +68,11 @@ fn add(sum: &mut Report, report: Report) {
     sum.failed += report.failed;
     let room = 20usize.saturating_sub(sum.failures.len());
     sum.failures.extend(report.failures.into_iter().take(room));
+    sum.stayed += report.stayed;
     let files = show::count(sum.files, "file", "files");
     sum.text = format!("evicted {files}, {}", show::bytes(sum.bytes));
+    if sum.stayed > 0 {
+        let stayed = show::count(sum.stayed, "file stays", "files stay");
+        sum.text += &format!("; {stayed}: open, pinned, or nowhere else");
+    }
 }

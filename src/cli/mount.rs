@@ -8,9 +8,12 @@ use super::flags::MountFlags;
 use super::{Context, Outcome, background, log, show};
 use crate::backends::url::RemoteUrl;
 use crate::config::{MountConfig, resolve_mount};
-use crate::control::{self, Client};
+use crate::control::{self, Answer, Client, Request};
 use crate::daemon;
 use crate::error::{About, Error, Kind, Result};
+
+/// Notes that the command repeats.
+const NOTES: usize = 3;
 
 /// Mount over a folder: it shows what the remotes have, and fetches what is read
 #[derive(Debug, Args)]
@@ -36,6 +39,7 @@ impl Mount {
         }
         let at = config.mountpoint.display().to_string();
         background::start(&config)?;
+        tell_notes(&config.mountpoint);
         show::say(&format!(
             "mounted at {at}; `larder status {at}` shows how it is, `larder umount {at}` ends it"
         ))?;
@@ -99,6 +103,23 @@ fn clear_the_way(mountpoint: &Path) -> Result<()> {
         return Err(Error::new(Kind::NotADirectory, text).about(mountpoint.display()));
     }
     Ok(())
+}
+
+/// What the start had to put right.
+fn tell_notes(mountpoint: &Path) {
+    let at = mountpoint.display();
+    let told = Client::connect(mountpoint)
+        .and_then(|mut client| client.ask(&Request::Status, &mut |_| {}));
+    // It is mounted all the same; `status` repeats them.
+    let Ok(Answer::Status(status)) = told else {
+        return;
+    };
+    for note in status.notes.iter().take(NOTES) {
+        show::complain(&format!("{at}: {note}"));
+    }
+    if status.notes.len() > NOTES {
+        show::complain(&format!("{at}: there is more; `larder status {at}` has it"));
+    }
 }
 
 fn attached(config: MountConfig) -> Result<Outcome> {

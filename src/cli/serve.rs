@@ -17,6 +17,9 @@ use crate::server::{self, ServeConfig, Server};
 pub struct Serve {
     /// The folder
     dir: Option<PathBuf>,
+    /// The same, as FXCACHE servers have it
+    #[arg(long, value_name = "DIR", conflicts_with = "dir")]
+    fxcache_path: Option<PathBuf>,
     #[command(flatten)]
     settings: ServeFlags,
 }
@@ -26,7 +29,9 @@ const PROGRESS: Duration = Duration::from_secs(2);
 
 impl Serve {
     pub fn run(&self, context: &Context) -> Result<Outcome> {
-        let flags = self.settings.flags(self.dir.as_ref());
+        let flags = self
+            .settings
+            .flags(self.dir.as_ref().or(self.fxcache_path.as_ref()));
         let resolved = resolve_serve(&context.file()?, &context.env, &flags)?;
         resolved.notes.iter().for_each(|note| show::complain(note));
         log::to_stderr(&resolved.config.log)?;
@@ -109,6 +114,7 @@ fn banner(server: &Server, dir: &str) {
     show::tell(&format!(
         "on another machine: larder mount FOLDER --remote {url}"
     ));
+    show::tell(&format!("what goes on, in a browser: {url}/"));
 }
 
 fn mapped(s: ServeSettings) -> ServeConfig {

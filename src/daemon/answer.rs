@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Daemon;
+use crate::backends::remote::Remote;
 use crate::control::{Answer, EntryKind, Handler, Keep, Listed, PAGE, Progress, Report, Request};
 use crate::error::{Error, Kind, Result};
 use crate::fs::mounts::{How, unmount};
@@ -15,6 +16,11 @@ type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// How long a drain goes on while nothing gets anywhere.
 const STUCK: Duration = Duration::from_secs(30);
+/// How long a remote that was away is looked for: to connect, and to answer.
+const LOOKING: Duration = Duration::from_secs(8);
+
+/// How long it goes on with remotes that take no uploads: perhaps they do by now.
+const REFUSED: Duration = Duration::from_secs(3);
 
 #[async_trait]
 impl Handler for Daemon {
@@ -35,6 +41,7 @@ impl Handler for Daemon {
                 orphans: self.orphans()?,
             }),
             Request::Settle { id, keep } => self.settle(id, keep),
+            Request::DropUnfinished => self.drop_unfinished(),
             Request::Restore { path } => self.restore(&path).await,
         }
     }
@@ -46,6 +53,13 @@ fn report(text: String, files: u64) -> Answer {
         files,
         ..Report::default()
     })
+}
+
+fn uploads(n: u64) -> String {
+    match n {
+        1 => "1 upload".to_owned(),
+        _ => format!("{n} uploads"),
+    }
 }
 
 fn parse(path: &str) -> Result<RelPath> {
@@ -155,10 +169,10 @@ impl Daemon {
         for (remote, answer) in self.overlay.remotes.iter().zip(answers) {
             let failed = match answer {
                 Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer within a minute".to_owned(),
+                Ok(Err(error)) => error,
+                Err(_) => Error::new(Kind::TimedOut, "no answer within a minute"),
             };
-            failures.push(format!("{}: {failed}", remote.shown));
+            failures.push(failed.about(&remote.shown).to_string());
         }
         let asked = self.bells.len();
         let failed = failures.len() as u64;
@@ -174,7 +188,23 @@ impl Daemon {
         }))
     }
 
+    /// Has remotes that are away looked for now: one may just have come back.
+    async fn look_for_those_away(&self) {
+        let away = self.overlay.remotes.iter().zip(&self.bells);
+        let rung = away
+            .filter(|(remote, _)| remote.is_away())
+            .map(|(_, bell)| {
+                let bell = bell.clone();
+                async move { tokio::time::timeout(LOOKING, bell.ring()).await }
+            });
+        // Whoever does not answer stays away.
+        futures_util::future::join_all(rung).await;
+    }
+
     async fn flush(&self, wait: bool, progress: OnProgress<'_>) -> Result<Answer> {
+        if wait {
+            self.look_for_those_away().await;
+        }
         self.overlay
             .index
             .edit_later(crate::index::Writer::retry_now)
@@ -182,13 +212,29 @@ impl Daemon {
         self.overlay.uploads.kick();
         if !wait {
             let pending = self.pending()?;
-            return Ok(report(format!("{pending} uploads are pending"), pending));
+            return Ok(report(format!("{} pending", uploads(pending)), pending));
         }
         self.drain(progress).await
     }
 
     fn pending(&self) -> Result<u64> {
         Ok(self.overlay.index.read(outbox::totals)?.pending)
+    }
+
+    /// Nothing is pending any more of `total`: it went up, or its remote refuses it.
+    fn drained(&self, total: u64) -> Result<Answer> {
+        let held = self.overlay.index.read(outbox::totals)?.held;
+        let done = total.saturating_sub(held);
+        let mut text = match done {
+            0 => "nothing is pending".to_owned(),
+            _ => format!("{} done, nothing is pending", uploads(done)),
+        };
+        if held > 0 {
+            text.push_str(&format!(
+                "; {held} that the remote cannot take stay here, see `larder status`"
+            ));
+        }
+        Ok(report(text, done))
     }
 
     /// Waits until nothing is pending, or until nothing has got anywhere for a while.
@@ -199,10 +245,7 @@ impl Daemon {
         loop {
             let left = self.pending()?;
             if left == 0 {
-                return Ok(report(
-                    format!("{total} uploads are done, nothing is pending"),
-                    total,
-                ));
+                return self.drained(total);
             }
             progress(Progress {
                 what: "uploading".into(),
@@ -219,12 +262,14 @@ impl Daemon {
                 }
                 (least, bytes) = (left.min(least), sent);
             }
+            let refused =
+                |r: &Remote| since.elapsed() >= REFUSED && r.capabilities().is_some_and(|c| !c.put);
             let hopeless = self
                 .overlay
                 .remotes
                 .iter()
                 .filter(|r| r.upload)
-                .all(|r| r.is_away());
+                .all(|r| r.is_away() || refused(r));
             if hopeless || since.elapsed() >= STUCK {
                 return self.not_drained(left);
             }
@@ -249,7 +294,7 @@ impl Daemon {
                 .unwrap_or_else(|| "files are open".into()),
         };
         Ok(Answer::Done(Report {
-            text: format!("{left} uploads are still pending; they stay queued"),
+            text: format!("{} still pending and kept in the queue", uploads(left)),
             files: left,
             failures: vec![why],
             failed: left,
@@ -277,13 +322,7 @@ impl Daemon {
                 }
             }
         }
-        done.text = match stayed {
-            0 => format!("evicted {} files, {} bytes", done.files, done.bytes),
-            _ => format!(
-                "evicted {} files, {} bytes; {stayed} stay because they are open, pinned, or nowhere else",
-                done.files, done.bytes
-            ),
-        };
+        done.stayed = stayed;
         Ok(Answer::Done(done))
     }
 
@@ -307,9 +346,24 @@ impl Daemon {
         self.ending.cancel();
         let text = match pending {
             0 => "unmounted".to_owned(),
-            _ => format!("unmounted; {pending} uploads stay queued for the next mount"),
+            _ => format!("unmounted; {} kept for the next mount", uploads(pending)),
         };
         Ok(report(text, pending))
+    }
+
+    fn drop_unfinished(&self) -> Result<Answer> {
+        let (mut files, mut bytes) = (0, 0);
+        for (name, facts) in self.overlay.store.orphans()? {
+            self.overlay.store.drop_orphan(&name)?;
+            files += 1;
+            bytes += facts.size;
+        }
+        Ok(Answer::Done(Report {
+            text: format!("removed {files} unfinished files"),
+            files,
+            bytes,
+            ..Report::default()
+        }))
     }
 
     fn settle(&self, id: u64, keep: Keep) -> Result<Answer> {

@@ -116,6 +116,13 @@ impl Daemon {
             oldest_error: oldest.as_ref().and_then(|row| row.last_error.clone()),
             oldest_attempts: oldest.map_or(0, |row| u64::from(row.attempts)),
             held_back: torn as u64,
+            refused: totals.held,
+            refused_why: match totals.held {
+                0 => None,
+                _ => index
+                    .read(outbox::oldest_held)?
+                    .and_then(|row| row.last_error),
+            },
         })
     }
 
@@ -169,12 +176,16 @@ fn names(remote: &Remote) -> Vec<String> {
         conditional_put,
         delete,
         changes,
+        listing,
+        probe,
     } = found;
     [
         ("put", put),
         ("conditional-put", conditional_put),
         ("delete", delete),
         ("changes", changes),
+        ("listing", listing),
+        ("probe", probe),
     ]
     .into_iter()
     .filter(|(_, has)| *has)

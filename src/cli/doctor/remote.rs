@@ -62,6 +62,12 @@ fn open(remote: &RemoteSpec) -> Result<(RemoteUrl, Arc<dyn Backend>)> {
 
 fn verdict(url: &str, can: Capabilities, upload: bool, took: Duration) -> Check {
     let how = match (can.put, can.changes) {
+        _ if can.is_original() && can.listing => {
+            "an FXCACHE server, listed by its own index; takes uploads"
+        }
+        _ if can.is_original() => {
+            "an FXCACHE server whose index cannot be had: names are asked for one by one; takes uploads"
+        }
         (true, true) => "takes uploads, tells changes",
         (true, false) => "takes uploads, is listed again now and then",
         (false, true) => "for reading only, tells changes",

@@ -29,8 +29,12 @@ pub fn status(s: &Status) -> String {
         lines.push(row("conflicts", &text));
     }
     if !s.orphans.is_empty() {
-        let n = show::count(s.orphans.len() as u64, "half file", "half files");
-        let text = format!("{n} of killed writers kept in .larder/orphans");
+        let n = show::count(
+            s.orphans.len() as u64,
+            "unfinished file",
+            "unfinished files",
+        );
+        let text = format!("{n} kept in .larder/orphans");
         lines.push(row("orphans", &text));
     }
     for note in &s.notes {
@@ -90,8 +94,19 @@ fn remote(r: &RemoteStatus, now_ms: i64) -> String {
         }
         (false, _) => parts.push("not listed yet".into()),
     }
-    if r.upload {
-        parts.push("takes uploads".into());
+    let can = |what: &str| r.capabilities.iter().any(|c| c == what);
+    match (can("probe"), can("listing")) {
+        (true, true) => parts.push("an FXCACHE server".into()),
+        (true, false) => {
+            parts.push("an FXCACHE server without an index: shows what was asked for".into())
+        }
+        (false, _) => {}
+    }
+    let refuses = !r.capabilities.is_empty() && !can("put");
+    match (r.upload, refuses) {
+        (true, true) => parts.push("refuses uploads: check the key".into()),
+        (true, false) => parts.push("takes uploads".into()),
+        (false, _) => {}
     }
     format!("{}  {}", r.url, parts.join("; "))
 }
@@ -139,7 +154,7 @@ fn files(s: &Status) -> String {
 }
 
 fn outbox(o: &OutboxStatus, now_ms: i64, upload: bool) -> String {
-    if o.pending == 0 && o.held_back == 0 {
+    if o.pending == 0 && o.held_back == 0 && o.refused == 0 {
         return match upload {
             true => "empty: everything is up".into(),
             false => "nothing goes up (mount with --upload to change that)".into(),
@@ -156,9 +171,14 @@ fn outbox(o: &OutboxStatus, now_ms: i64, upload: bool) -> String {
         let mut oldest = format!("oldest {} for {}", show::path(path), show::span(age));
         if let Some(error) = &o.oldest_error {
             let tries = show::count(o.oldest_attempts, "try", "tries");
-            oldest.push_str(&format!(", {tries}, last: {error}"));
+            oldest.push_str(&format!(", {tries}, last: {}", show::plain(error)));
         }
         parts.push(oldest);
+    }
+    if o.refused > 0 {
+        let why = o.refused_why.as_deref();
+        let why = show::plain(why.unwrap_or("the remote takes no such files"));
+        parts.push(format!("{} stay here: {why}", show::number(o.refused)));
     }
     if o.held_back > 0 {
         parts.push(format!(
@@ -249,9 +269,10 @@ mod tests {
             bytes: 2048,
             oldest_ms: Some(7_000_000),
             oldest_path: Some("TB/a%20b.pkl".into()),
-            oldest_error: Some("timed out".into()),
+            oldest_error: Some("timed out (os error 110)".into()),
             oldest_attempts: 4,
             held_back: 0,
+            ..OutboxStatus::default()
         };
         s.conflicts = vec![ConflictStatus::default()];
         let text = status(&s);
