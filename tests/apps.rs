@@ -9,10 +9,12 @@
 )]
 
 mod common;
+#[path = "common/python.rs"]
+mod python;
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::{Lab, eventually};
@@ -20,30 +22,12 @@ use common::{Lab, eventually};
 /// How held files are read: past the daemon where that is possible, or through it.
 const WAYS: [&[&str]; 2] = [&[], &["--no-passthrough"]];
 
-/// The environment with the programs. A machine without it fails: nothing is skipped.
-fn python() -> PathBuf {
-    let cache = || {
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        base.or_else(home)
-            .map(|cache| cache.join("larder-test-venv"))
-    };
-    let venv = std::env::var_os("LARDER_TEST_VENV").map(PathBuf::from);
-    let python = venv.or_else(cache).unwrap_or_default().join("bin/python");
-    assert!(
-        python.exists(),
-        "{} is missing: run packaging/python-tools.sh once (`make test` does)",
-        python.display()
-    );
-    python
-}
-
 /// A program of `tests/apps/`, to be run.
 fn program<S: AsRef<OsStr>>(name: &str, words: impl IntoIterator<Item = S>) -> Command {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/apps")
         .join(name);
-    let mut command = Command::new(python());
+    let mut command = Command::new(python::python());
     command.arg("-B").arg(file).args(words).stdin(Stdio::null());
     command
 }

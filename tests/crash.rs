@@ -9,11 +9,17 @@
 
 mod common;
 
+#[path = "crash/forked_writers.rs"]
+mod forked_writers;
+#[path = "crash/held.rs"]
+mod held;
 #[path = "crash/killed_writers.rs"]
 mod killed_writers;
 #[path = "crash/ledger.rs"]
 mod ledger;
 #[path = "crash/points.rs"]
 mod points;
+#[path = "crash/power.rs"]
+mod power;
 #[path = "crash/random.rs"]
 mod random;

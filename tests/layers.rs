@@ -29,8 +29,16 @@ const FLOORS: &[&[&str]] = &[
 /// Third parties and the only places that may name them (prefixes below `src/`).
 const CONFINED: &[(&str, &[&str])] = &[
     ("fuser", &["fs.rs", "fs/"]),
-    ("rusqlite", &["index/"]),
-    ("reqwest", &["backends/http.rs", "backends/http/"]),
+    ("rusqlite", &["index/", "backends/fxcache/foreign.rs"]),
+    (
+        "reqwest",
+        &[
+            "backends/http.rs",
+            "backends/http/",
+            "backends/fxcache.rs",
+            "backends/fxcache/",
+        ],
+    ),
     ("url", &["backends/"]),
     ("axum", &["server/"]),
     ("hyper", &["server/"]),
@@ -41,7 +49,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("notify", &["server/watch.rs"]),
     ("clap", &["cli.rs", "cli/"]),
     ("indicatif", &["cli/show.rs"]),
-    ("jiff", &["cli/show.rs"]),
+    ("jiff", &["cli/show.rs", "server/fxcache/answer.rs"]),
     ("tracing_subscriber", &["cli/log.rs"]),
     ("toml", &["config/"]),
     ("strsim", &["config/"]),

@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+pub mod many;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -199,6 +201,17 @@ impl Server {
                 .unwrap()
                 .success()
         );
+        // The first thread that gets it stops the others; on a busy machine that is not at once.
+        let stopped = |task: &Path| {
+            let text = fs::read_to_string(task.join("status")).unwrap_or_default();
+            text.lines().any(|line| line.starts_with("State:\tT"))
+        };
+        if signal == "-STOP" {
+            eventually("every thread of the server has stopped", || {
+                let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+                tasks.flatten().all(|task| stopped(&task.path()))
+            });
+        }
     }
 }
 
@@ -281,12 +294,17 @@ impl Mount<'_> {
 
     /// Unmounts as a user would, and waits for it.
     pub fn unmount(self) -> PathBuf {
-        let output = self.verb(&["umount"]);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        // What this process has open, a child that another test starts has too, until it runs
+        // its program.
+        eventually("nobody has a file of the mount open", || {
+            let output = self.verb(&["umount"]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success() || said.contains("files in it are open"),
+                "{said}"
+            );
+            output.status.success()
+        });
         self.at.clone()
     }
 

@@ -151,6 +151,13 @@ fn copy(
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => return,
         };
+        // Stalled while it was being read: it waits with the rest.
+        while state.mode.load(Ordering::SeqCst) == STALLED {
+            if state.ended.load(Ordering::SeqCst) || state.cuts.load(Ordering::SeqCst) != cuts {
+                return;
+            }
+            thread::sleep(LOOK);
+        }
         if is_up && is_request(&buffer[..n]) {
             uploads.store(buffer.starts_with(b"PUT "), Ordering::SeqCst);
         }

@@ -143,6 +143,11 @@ fn killed_writers_publish_nothing(args: &[&str]) {
             shell.args(["-c", &script]).stderr(Stdio::null());
             scene.killed(shell.spawn().unwrap(), "-KILL", name, content);
         }
+        let told = scene.mount.verb(&["conflicts"]);
+        assert!(String::from_utf8_lossy(&told.stdout).contains("--drop-unfinished"));
+        let dropped = scene.mount.verb(&["conflicts", "--drop-unfinished"]);
+        assert!(dropped.status.success());
+        assert_eq!(scene.orphans(), 0);
     });
 }
 

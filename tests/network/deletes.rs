@@ -50,6 +50,7 @@ fn p12_rm_stays_here_survives_remount_and_can_be_taken_back() {
         },
     ));
     assert!(restored.status.success(), "{restored:?}");
+    within(FRESH, "it is back", || mount.path("run").exists());
     assert_eq!(names(&mount.path("run")), set(&["sub"]));
     assert_eq!(
         fs::read(mount.path("run/sub/1.bin")).unwrap(),
@@ -62,6 +63,9 @@ fn p12_rm_stays_here_survives_remount_and_can_be_taken_back() {
         .output()
         .unwrap();
     assert!(restored.status.success(), "{restored:?}");
+    within(FRESH, "the rest is back", || {
+        mount.path("run/top.bin").exists()
+    });
     assert_eq!(fs::read(mount.path("run/top.bin")).unwrap(), b"top");
     let none = lab
         .larder()

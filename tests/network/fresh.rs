@@ -134,8 +134,8 @@ fn p8_an_open_file_keeps_its_version() {
         let mut rest = Vec::new();
         old.read_to_end(&mut rest).unwrap();
         assert_eq!([first, rest].concat(), bytes(1, 3 << 20));
-        fs::remove_file(&path).unwrap();
         let old = File::open(&here).unwrap();
+        fs::remove_file(&path).unwrap();
         within(FRESH, "it is gone", || is_absent(&here));
         let mut all = vec![0; 3 << 20];
         old.read_exact_at(&mut all, 0).unwrap();

@@ -847,7 +847,7 @@ def read_only(mnt, ref):
 def ordinary(mnt, ref):
     """What an ordinary user needs."""
     assert os.geteuid() != 0
-    for name in ("reading", "writing", "links"):
+    for name in ("reading", "links", "writing"):
         CHECKS[name](mnt, ref)
     fd = os.open(f"{mnt}/secret", os.O_CREAT | os.O_WRONLY, 0o400)
     os.write(fd, b"mine")

@@ -44,9 +44,10 @@ pub fn assert_all_went_up(mount: &Mount<'_>, server: &Server) {
     let shown = files(&mount.at);
     let there = files(&server.root);
     for (path, facts) in shown.iter().filter(|(path, _)| goes_up(path)) {
-        // A rewrite with the same bytes goes nowhere, so the server keeps the older time; git does that.
+        // A rewrite with the same bytes goes nowhere, so the server keeps the older time; git does
+        // that, in its own files and when it checks out.
         let theirs = there.get(path).copied();
-        let theirs = match path.starts_with("repo/.git") {
+        let theirs = match path.starts_with("repo") {
             true => theirs.map(|(size, _)| (size, facts.1)),
             false => theirs,
         };
@@ -111,7 +112,20 @@ pub struct User {
 const NOBODY: u32 = 65534;
 
 impl User {
-    pub fn new(url: &str) -> User {
+    /// Mounts as this user.
+    pub fn mount(url: &str) -> User {
+        let user = User::new();
+        let mode = fs::metadata("/dev/fuse").unwrap().permissions().mode();
+        assert_eq!(
+            mode & 0o666,
+            0o666,
+            "ordinary users may not open /dev/fuse: `packaging/tools.sh test` lets them"
+        );
+        user.larder(&["mount", "--remote", url, "--upload"]);
+        user
+    }
+
+    pub fn new() -> User {
         let dir = tempfile::Builder::new().prefix("user-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         // Where this was built need not be a place that others can look into.
@@ -124,9 +138,7 @@ impl User {
                 std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
             }
         }
-        let user = User { dir };
-        user.larder(&["mount", "--remote", url, "--upload"]);
-        user
+        User { dir }
     }
 
     pub fn mountpoint(&self) -> PathBuf {
@@ -155,20 +167,27 @@ impl User {
         command
     }
 
-    fn larder(&self, args: &[&str]) {
+    /// Runs a verb on the mount.
+    pub fn try_larder(&self, args: &[&str]) -> std::process::Output {
         let (verb, rest) = args.split_first().unwrap();
-        let output = self
-            .command(self.dir.path().join("larder"))
+        self.command(self.dir.path().join("larder"))
             .arg(verb)
             .arg(self.mountpoint())
             .args(rest)
             .output()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// The same where it has to work; gives what it printed.
+    pub fn larder(&self, args: &[&str]) -> String {
+        let output = self.try_larder(args);
         assert!(
             output.status.success(),
-            "{verb}: {}",
+            "{args:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub fn flush(&self) {

@@ -121,7 +121,9 @@ impl Site {
         let mut lines = lines(&response.text().await.unwrap());
         let end = lines.pop().unwrap();
         assert!(end.is_end());
-        let changes = lines.into_iter().map(|line| line.into_change().unwrap());
+        let changes = lines
+            .into_iter()
+            .map(|line| line.into_change(None).unwrap());
         (changes.collect(), end.seq.unwrap())
     }
 
@@ -155,7 +157,7 @@ pub fn is_put(name: &'static str) -> impl Fn(&Change) -> bool {
 }
 
 pub fn is_deleted(name: &'static str) -> impl Fn(&Change) -> bool {
-    move |change| matches!(change, Change::Deleted(gone) if *gone == key(name))
+    move |change| matches!(change, Change::Deleted(gone, _) if *gone == key(name))
 }
 
 pub fn write(path: &Path, bytes: &[u8]) {

@@ -450,7 +450,10 @@ impl Suite {
         }
         self.remove(&key).await;
         let end = self
-            .news(after, |change| *change == Change::Deleted(key.clone()))
+            .news(
+                after,
+                |change| matches!(change, Change::Deleted(gone, _) if *gone == key),
+            )
             .await;
         let begun = Instant::now();
         match self
