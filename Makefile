@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PROFILE ?= release
 
-.PHONY: demo test lint build install tools test-tools
+.PHONY: demo test test-page bench lint build install tools test-tools
 
 # Shows the whole idea in a minute, and checks every step of it.
 demo: tools
@@ -12,6 +12,15 @@ demo: tools
 # Unit, model and conformance tests, and real mounts.
 test: test-tools
 	$(CARGO) test --locked --no-fail-fast
+
+# The server's page in a real browser. Installs Chromium where there is none, which is large.
+test-page:
+	@packaging/tools.sh page
+	$(CARGO) test --locked --test page -- --include-ignored
+
+# The server against a stand-in of an FXCACHE server, in one run.
+bench: test-tools
+	$(CARGO) bench --locked --bench fxcache
 
 lint:
 	$(CARGO) fmt --check

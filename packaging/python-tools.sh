@@ -1,17 +1,32 @@
 #!/usr/bin/env bash
-# The programs that tests/apps.rs runs on a mount (pandas, polars, DuckDB…), in an
-# environment of their own outside of the checkout. Does nothing when it is there with
-# the pinned versions; a broken one is made again. Needs the network only to make it.
+# The Python programs that tests run (pandas, polars, DuckDB… on a mount; a server of the FXCACHE
+# protocol), in an environment of their own outside of the checkout. Does nothing when all of it is
+# there with the pinned versions; a broken environment is made again. Needs the network only to make it.
 #   LARDER_TEST_VENV  where (default: larder-test-venv in the user's cache directory)
 #   PYTHON            which Python makes it (default: python3; 3.11 or newer)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-wanted=tests/apps/requirements.txt
 venv="${LARDER_TEST_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/larder-test-venv}"
-made="$venv/made-from.txt"
+# What is installed, and how to see that it works: list, record of what was installed, modules.
+lists=(
+  "tests/apps/requirements.txt made-from.txt duckdb,pandas,polars,pyarrow"
+  "benches/requirements.txt made-from-fxcache.txt flask"
+)
 
-if cmp -s "$wanted" "$made" && "$venv/bin/python" -c 'import duckdb, pandas, polars, pyarrow' 2>/dev/null; then
+is_there() { # list record modules
+  cmp -s "$1" "$venv/$2" && "$venv/bin/python" -c "import $3" 2>/dev/null
+}
+
+all_there() {
+  local entry
+  for entry in "${lists[@]}"; do
+    # shellcheck disable=SC2086  # three words
+    is_there $entry || return 1
+  done
+}
+
+if all_there; then
   exit 0
 fi
 
@@ -19,21 +34,37 @@ fi
 mkdir -p "$(dirname "$venv")"
 exec 9>"$venv.lock"
 flock 9
-if cmp -s "$wanted" "$made" && "$venv/bin/python" -c 'import duckdb, pandas, polars, pyarrow' 2>/dev/null; then
+if all_there; then
   exit 0
 fi
 
-python="${PYTHON:-python3}"
-# Debian has the part that makes environments in a package of its own.
-if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-  packaging/install.sh python3 python3-venv
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+  python="${PYTHON:-python3}"
+  # Debian has the part that makes environments in a package of its own.
+  if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    packaging/install.sh python3 python3-venv
+  fi
+  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "the tests' Python programs need Python 3.11 or newer; name one: PYTHON=python3.12 make test" >&2
+    exit 1
+  fi
+  echo "making the tests' Python environment in $venv"
+  rm -rf "$venv"
+  "$python" -m venv "$venv"
 fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-  echo "the tests' Python programs need Python 3.11 or newer; name one: PYTHON=python3.12 make test" >&2
-  exit 1
-fi
-echo "making the tests' Python environment in $venv"
-rm -rf "$venv"
-"$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --only-binary :all: --requirement "$wanted"
-cp "$wanted" "$made"
+
+for entry in "${lists[@]}"; do
+  read -r wanted record modules <<<"$entry"
+  if is_there "$wanted" "$record" "$modules"; then
+    continue
+  fi
+  echo "installing what $wanted names into $venv"
+  # Packages that are there and do not work are taken for installed, unless their files are written again.
+  again=()
+  if cmp -s "$wanted" "$venv/$record"; then
+    again=(--force-reinstall)
+  fi
+  rm -f "$venv/$record"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --only-binary :all: "${again[@]}" --requirement "$wanted"
+  cp "$wanted" "$venv/$record"
+done

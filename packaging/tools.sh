@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and mounting need and this machine lacks: a C compiler (SQLite
-# is built from source) and fusermount3; with the word `test`, what the tests need as well.
+# is built from source) and fusermount3; with the word `test`, what the tests need as well:
+# also a /dev/fuse that ordinary users may open, as udev makes it everywhere; with the word
+# `page`, Chromium.
 # Does nothing where all of it is there. Needs apt-get, and root or sudo, only where
 # something is missing.
 set -euo pipefail
@@ -12,8 +14,11 @@ need() { # command package
 }
 need cc build-essential
 need fusermount3 fuse3
-if [ "${1:-}" = test ]; then
-  need curl curl
+case "${1:-}" in
+  test | page) need curl curl ;;
+esac
+if [ "${1:-}" = page ] && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
+  need chromium chromium
 fi
 if [ "${#missing[@]}" -gt 0 ]; then
   "$here/install.sh" "${missing[@]}"
@@ -28,5 +33,9 @@ if [ ! -e /dev/fuse ]; then
   exit 1
 fi
 if [ "${1:-}" = test ]; then
+  if [ "$(id -u)" -eq 0 ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+    echo "letting every user open /dev/fuse, as udev does: chmod 666 /dev/fuse"
+    chmod 666 /dev/fuse
+  fi
   "$here/python-tools.sh"
 fi
