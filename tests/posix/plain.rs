@@ -141,6 +141,11 @@ impl User {
         User { dir }
     }
 
+    /// Where everybody may look, as in the directory of a build they need not.
+    pub fn others(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn mountpoint(&self) -> PathBuf {
         self.dir.path().join("mnt")
     }
