@@ -459,7 +459,7 @@ impl Writer {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT(remote, key) DO UPDATE SET node = coalesce(excluded.node, node), version = excluded.version,
              size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent,
-             seq = max(seq, excluded.seq), base = NULL",
+             seq = max(seq, excluded.seq), base = NULL, behind = 0",
             params![
                 row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), newest.version.as_str(),
                 newest.size as i64, newest.mtime_ns, newest.sha256.map(|h| h.0.to_vec()), sent as i64, seq

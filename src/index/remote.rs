@@ -366,6 +366,7 @@ impl Writer {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
              size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, seq = excluded.seq,
+             behind = behind AND excluded.node IS NULL,
              base = CASE WHEN excluded.node IS NULL THEN base WHEN base = version AND size = excluded.size
              AND (sha256 = excluded.sha256 OR mtime_ns = excluded.mtime_ns) THEN excluded.version END",
             params![

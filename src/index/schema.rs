@@ -22,8 +22,8 @@ const KEPT_ASIDE: usize = 3;
 ///   `origin`, `version`: which remote's version the size and the time are from.
 /// - `replicas`: what each remote has, by the remote's own key. `node` is null where the name was
 ///   deleted here: a whiteout; `base` is then the version that was here when it was deleted, empty
-///   for none, also where another kind of thing has the name or that of its directory. With a
-///   node, `base` is the version if a local write replaced it here. `sent`: the generation of our
+///   for none. `behind`: nobody deleted it, another kind of thing has the name or that of its
+///   directory. With a node, `base` is the version if a local write replaced it here. `sent`: the generation of our
 ///   own upload that made this version, so that a listing begun before it does not undo it. `seq`:
 ///   the number of the remote's change that made this version, in the epoch of the remote's
 ///   cursor; 0 if it is not known.
@@ -50,7 +50,8 @@ CREATE INDEX nodes_dirty ON nodes(id) WHERE dirty <> 0 OR writing <> 0;
 CREATE TABLE replicas(
   remote INTEGER NOT NULL, key BLOB NOT NULL, node INTEGER, version TEXT NOT NULL,
   size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB, sent INTEGER NOT NULL DEFAULT 0,
-  base TEXT, seq INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(remote, key)) WITHOUT ROWID;
+  base TEXT, seq INTEGER NOT NULL DEFAULT 0, behind INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(remote, key)) WITHOUT ROWID;
 CREATE INDEX replicas_by_node ON replicas(node) WHERE node IS NOT NULL;
 CREATE INDEX replicas_hidden ON replicas(key) WHERE node IS NULL;
 CREATE TABLE outbox(
@@ -224,12 +225,15 @@ fn create(connection: &mut Connection) -> Result<()> {
     tx.commit().map_err(sql)
 }
 
-/// From layout 1, which did not know the order of a remote's changes.
+/// From layout 1, which did not know the order of a remote's changes, nor what is hidden by whom.
 fn migrate(connection: &mut Connection) -> Result<()> {
     check(connection)?;
     let tx = connection.transaction().map_err(sql)?;
-    tx.execute_batch("ALTER TABLE replicas ADD COLUMN seq INTEGER NOT NULL DEFAULT 0")
-        .map_err(sql)?;
+    tx.execute_batch(
+        "ALTER TABLE replicas ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE replicas ADD COLUMN behind INTEGER NOT NULL DEFAULT 0;",
+    )
+    .map_err(sql)?;
     tx.pragma_update(None, "user_version", VERSION)
         .map_err(sql)?;
     tx.commit().map_err(sql)
@@ -367,7 +371,8 @@ mod tests {
         let (connection, _) = open(&path).unwrap();
         connection
             .execute_batch(
-                "ALTER TABLE replicas DROP COLUMN seq; PRAGMA user_version = 1;
+                "ALTER TABLE replicas DROP COLUMN seq;
+                 ALTER TABLE replicas DROP COLUMN behind; PRAGMA user_version = 1;
                  INSERT INTO replicas(remote, key, version, size, mtime_ns) VALUES (1, 'a', 'v', 3, 4)",
             )
             .unwrap();
@@ -375,7 +380,9 @@ mod tests {
         let (connection, aside) = open(&path).unwrap();
         assert!(aside.is_none());
         let kept: i64 = connection
-            .query_row("SELECT size + seq FROM replicas", [], |row| row.get(0))
+            .query_row("SELECT size + seq + behind FROM replicas", [], |row| {
+                row.get(0)
+            })
             .unwrap();
         assert_eq!(kept, 3);
     }

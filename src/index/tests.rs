@@ -731,6 +731,24 @@ fn p12_a_whiteout_hides_until_it_is_restored() {
     lab.check_sums();
 }
 
+/// Deleted here unseen is not the same as hidden behind another kind of thing, which comes back
+/// by itself.
+#[test]
+fn p12_what_was_deleted_unseen_stays_deleted_when_its_directory_empties() {
+    let lab = Lab::new(&[false]);
+    lab.apply(0, &[put("d/b", 1)]);
+    let dir = lab.id("d");
+    lab.edit(move |w| {
+        let node = w.create(&new(dir, "a", NodeKind::File), NOW)?;
+        w.written(node.id, None, seen(5), true, NOW_MS)
+    });
+    lab.apply(0, &[put("d/a", 2)]);
+    lab.unlink("d/a", false);
+    lab.apply(0, &[Change::Deleted(key("d/b"), None)]);
+    assert!(lab.at("d/a").is_none());
+    lab.check_sums();
+}
+
 #[test]
 fn p12_restore_passes_over_names_that_are_in_use() {
     let lab = Lab::new(&[false]);

@@ -61,7 +61,7 @@ impl Writer {
         let sent = self.fresh_generation();
         // What was deleted here was made from it: a file made anew replaces this very version.
         self.run_sql(
-            "UPDATE replicas SET base = NULL, sent = ?3 WHERE remote = ?1 AND key = ?2",
+            "UPDATE replicas SET base = NULL, behind = 0, sent = ?3 WHERE remote = ?1 AND key = ?2",
             params![remote.0, object.key.as_bytes(), sent as i64],
         )?;
         self.attempts_settled(remote, &object.key)?;
@@ -127,7 +127,7 @@ impl Writer {
     pub(super) fn store_behind(&mut self, remote: RemoteId, object: &Object) -> Result<()> {
         self.store_replica(remote, &object.key, None, &object.meta)?;
         self.run_sql(
-            "UPDATE replicas SET base = '' WHERE remote = ?1 AND key = ?2",
+            "UPDATE replicas SET base = '', behind = 1 WHERE remote = ?1 AND key = ?2",
             params![remote.0, object.key.as_bytes()],
         )?;
         Ok(())
@@ -142,7 +142,7 @@ impl Writer {
             let hidden = node::rows(
                 &self.c,
                 "SELECT r.remote, r.key FROM replicas r JOIN remotes m ON m.id = r.remote
-                 WHERE r.node IS NULL AND r.base = '' AND (r.key = ?1 OR (r.key >= ?2 AND r.key < ?3))
+                 WHERE r.node IS NULL AND r.behind AND (r.key = ?1 OR (r.key >= ?2 AND r.key < ?3))
                  AND r.key > ?4 ORDER BY r.key, m.position LIMIT 1000",
                 params![path.as_bytes(), low, high, after],
                 |row| {
