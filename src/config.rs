@@ -26,7 +26,7 @@ pub use resolve::{Resolved, resolve_mount, resolve_serve};
 pub use settings::{Section, Source};
 pub use value::{parse_duration, parse_size};
 
-use crate::secret::Secret;
+use crate::secret::{Credentials, Secret};
 
 /// What a mount does with names it knows but cannot read while the remote is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct RemoteSpec {
     /// As it was given; it may hold credentials, so it is not for showing.
     pub url: String,
     /// What it is asked with.
-    pub key: Option<Secret>,
+    pub credentials: Credentials,
 }
 
 /// Everything a mount needs to know.

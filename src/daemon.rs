@@ -198,7 +198,7 @@ fn remotes(
         let url = RemoteUrl::parse(&spec.url)?;
         built.push((
             url.shown().to_owned(),
-            connect(&url, spec.key.clone(), &options)?,
+            connect(&url, &spec.credentials, &options)?,
         ));
     }
     let upload = config.upload && !config.read_only;

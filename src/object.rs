@@ -132,6 +132,19 @@ pub struct Meta {
     /// When the version came, where the remote says so. Answers overtake one another on their
     /// way; this tells which is the older.
     pub revision: Option<Revision>,
+    /// When the remote got the version, where it tells that as well as the writer's time.
+    pub arrival: Option<Arrival>,
+}
+
+/// When a remote got a version. The listing of an S3 bucket tells this and not the writer's time,
+/// which is in the object's own metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// In nanoseconds since 1970 (UTC), by the remote's clock.
+    pub at_ns: i64,
+    /// Whether `mtime_ns` is no more than this: the writer's time was not told, and whoever asks
+    /// for the object learns it.
+    pub only: bool,
 }
 
 /// A named object in one version.

@@ -38,6 +38,31 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// An access key of an S3 account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessKey {
+    /// The key's public name.
+    pub id: String,
+    pub secret: Secret,
+    /// Of temporary keys.
+    pub session: Option<Secret>,
+}
+
+/// What a remote is asked with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// For a LAN server.
+    pub key: Option<Secret>,
+    /// For an S3 bucket; without one, what the environment of the S3 tools says.
+    pub access: Option<AccessKey>,
+}
+
+impl From<Option<Secret>> for Credentials {
+    fn from(key: Option<Secret>) -> Credentials {
+        Credentials { key, access: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

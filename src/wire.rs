@@ -137,6 +137,7 @@ impl Line {
             version: Version::new(self.etag.as_deref().ok_or_else(|| missing("etag"))?)?,
             sha256: self.sha256.as_deref().map(Sha256::from_hex).transpose()?,
             revision,
+            arrival: None,
         })
     }
 
@@ -235,7 +236,7 @@ mod tests {
             let Ok(key) = RelPath::new(&bytes) else { return Ok(()) };
             let object = Object { key, meta: Meta {
                 size, mtime_ns, version: Version::new("v-1").unwrap(), sha256: Some(Sha256([7; 32])),
-                revision: parse_revision(&revision_header("e:1", 3)) } };
+                revision: parse_revision(&revision_header("e:1", 3)), arrival: None } };
             let text = serde_json::to_string(&Line::object(Some(3), &object)).unwrap();
             let back: Line = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(back.into_change(Some(&"e:1".into())).unwrap(), Change::Put(object));

@@ -15,6 +15,7 @@ use backend::conforms;
 use larder::backends::memory::Memory;
 use larder::backends::url::RemoteUrl;
 use larder::backends::{Options, connect, wrap};
+use larder::secret::Credentials;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory() {
@@ -30,7 +31,7 @@ async fn memory_inside_wrappers() {
 async fn directory() {
     let temp = tempfile::tempdir().unwrap();
     let url = RemoteUrl::try_from(temp.path()).unwrap();
-    conforms(connect(&url, None, &Options::default()).unwrap()).await;
+    conforms(connect(&url, &Credentials::default(), &Options::default()).unwrap()).await;
     let left: Vec<_> = std::fs::read_dir(temp.path().join(".larder/partial"))
         .unwrap()
         .collect();
@@ -63,6 +64,6 @@ async fn server() {
 async fn server_inside_wrappers() {
     let temp = tempfile::tempdir().unwrap();
     let (server, url) = served(temp.path()).await;
-    conforms(connect(&url, None, &Options::default()).unwrap()).await;
+    conforms(connect(&url, &Credentials::default(), &Options::default()).unwrap()).await;
     server.stop().await;
 }

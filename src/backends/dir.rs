@@ -138,6 +138,7 @@ fn meta(facts: &Facts) -> Result<Meta> {
         version: Version::new(&format!("{size:x}-{mtime_ns:x}-{ino:x}"))?,
         sha256: None,
         revision: None,
+        arrival: None,
     })
 }
 
@@ -186,6 +187,7 @@ impl Backend for Directory {
             changes: false,
             listing: true,
             probe: false,
+            page: None,
         })
     }
 

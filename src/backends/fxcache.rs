@@ -408,6 +408,7 @@ impl Backend for Fxcache {
                 changes: listing,
                 listing,
                 probe: true,
+                page: None,
             })
         };
         asked.await.map_err(|e: Error| e.about(&self.0.base))

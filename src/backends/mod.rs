@@ -33,7 +33,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::object::{ByteRange, Change, Cursor, Listed, Meta, Precondition, Sha256, Version};
 use crate::path::RelPath;
-use crate::secret::Secret;
+use crate::secret::Credentials;
 
 use self::url::{Place, RemoteUrl};
 
@@ -55,6 +55,8 @@ pub struct Capabilities {
     pub listing: bool,
     /// May hold what its listing does not name: such a name is asked for once in a while.
     pub probe: bool,
+    /// How many objects one request of a listing names, where each request costs something.
+    pub page: Option<u32>,
 }
 
 impl Capabilities {
@@ -196,6 +198,8 @@ pub struct Options {
     pub requests: usize,
     /// How often a remote that tells no changes by itself is looked at.
     pub refresh: Duration,
+    /// Whether a name that no listing has is asked for before it is said not to be there.
+    pub ask_on_miss: bool,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -207,6 +211,7 @@ impl Default for Options {
             retry: retry::Policy::default(),
             requests: 32,
             refresh: Duration::from_secs(30),
+            ask_on_miss: false,
             metrics: Arc::default(),
         }
     }
@@ -216,13 +221,18 @@ impl Default for Options {
 /// Errors: [`Kind::Invalid`] for a key where none can be used.
 pub fn connect(
     url: &RemoteUrl,
-    key: Option<Secret>,
+    credentials: &Credentials,
     options: &Options,
 ) -> Result<Arc<dyn Backend>> {
     let bare: Arc<dyn Backend> = match url.place() {
-        Place::Http { .. } => Arc::new(lan::Lan::new(url, key, options.timeouts, options.refresh)?),
+        Place::Http { .. } => Arc::new(lan::Lan::new(
+            url,
+            credentials.key.clone(),
+            options.timeouts,
+            options.refresh,
+        )?),
         Place::Directory(path) => {
-            if key.is_some() {
+            if credentials.key.is_some() {
                 let why = "a directory takes no key; leave it out";
                 return Err(Error::new(Kind::Invalid, why).about(url));
             }

@@ -142,7 +142,7 @@ impl Values {
             };
             remotes.push(RemoteSpec {
                 url: url.to_owned(),
-                key: own,
+                credentials: own.into(),
             });
         }
         Ok(remotes)

@@ -155,10 +155,13 @@ fn p10_keys_come_from_safe_places_and_are_not_shown() {
 
     let got = mount("", &env, &Flags::default()).unwrap();
     assert_eq!(
-        got.config.remotes[0].key,
+        got.config.remotes[0].credentials.key,
         Some(Secret::new("sesame").unwrap())
     );
-    let everything = format!("{:?} {:?}", got.shown, got.config.remotes[0].key);
+    let everything = format!(
+        "{:?} {:?}",
+        got.shown, got.config.remotes[0].credentials.key
+    );
     assert!(
         !everything.contains("sesame") && !everything.contains("pw"),
         "{everything}"
@@ -169,13 +172,13 @@ fn p10_keys_come_from_safe_places_and_are_not_shown() {
         ("LARDER_REMOTE", "file:///c http://b:1"),
     ];
     let got = mount("", &both, &Flags::default()).unwrap().config;
-    assert!(got.remotes[0].key.is_none() && got.remotes[1].key.is_some());
+    assert!(got.remotes[0].credentials.key.is_none() && got.remotes[1].credentials.key.is_some());
 
     let mut flags = Flags::default();
     flags.set("key_file", [key_file]);
     let got = mount("", &env, &flags).unwrap();
     assert_eq!(
-        got.config.remotes[0].key,
+        got.config.remotes[0].credentials.key,
         Some(Secret::new("from-file").unwrap())
     );
     assert!(
@@ -196,8 +199,14 @@ fn p10_keys_come_from_safe_places_and_are_not_shown() {
     let got = mount(&text, &[("LARDER_KEY", "sesame")], &Flags::default())
         .unwrap()
         .config;
-    assert_eq!(got.remotes[0].key, Some(Secret::new("from-file").unwrap()));
-    assert_eq!(got.remotes[1].key, Some(Secret::new("sesame").unwrap()));
+    assert_eq!(
+        got.remotes[0].credentials.key,
+        Some(Secret::new("from-file").unwrap())
+    );
+    assert_eq!(
+        got.remotes[1].credentials.key,
+        Some(Secret::new("sesame").unwrap())
+    );
 }
 
 #[test]

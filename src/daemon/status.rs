@@ -178,6 +178,7 @@ fn names(remote: &Remote) -> Vec<String> {
         changes,
         listing,
         probe,
+        page: _,
     } = found;
     [
         ("put", put),

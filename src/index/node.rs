@@ -254,6 +254,7 @@ fn replica_of(row: &Row<'_>) -> Result<Replica> {
             )?,
             sha256: sha.as_deref().map(Sha256::from_slice).transpose()?,
             revision: None,
+            arrival: None,
         },
     })
 }

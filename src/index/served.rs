@@ -84,6 +84,7 @@ impl Row {
             version: self.version()?,
             sha256: self.sha256,
             revision: None,
+            arrival: None,
         })
     }
 

@@ -41,6 +41,7 @@ fn meta(v: u64) -> Meta {
         version: version(v),
         sha256: Some(Sha256([v as u8; 32])),
         revision: None,
+        arrival: None,
     }
 }
 

@@ -123,6 +123,7 @@ mod tests {
             version: Version::new(&format!("v{version}")).unwrap(),
             sha256: None,
             revision: None,
+            arrival: None,
         }
     }
 

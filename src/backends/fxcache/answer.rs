@@ -177,6 +177,7 @@ fn facts(headers: &HeaderMap, size: u64) -> Result<Meta> {
         version: version(size, mtime_ns)?,
         sha256: None,
         revision: None,
+        arrival: None,
     })
 }
 

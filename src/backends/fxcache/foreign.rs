@@ -184,6 +184,7 @@ fn object(path: &[u8], row: &Row<'_>) -> Result<Listed> {
             version: answer::version(size, mtime_ns)?,
             sha256: None,
             revision: None,
+            arrival: None,
         },
     }))
 }

@@ -72,6 +72,7 @@ fn facts(headers: &HeaderMap, size: u64) -> Result<Meta> {
         size,
         sha256,
         revision: revision(headers),
+        arrival: None,
     })
 }
 
@@ -146,6 +147,7 @@ pub(super) fn stored(headers: &HeaderMap, upload: &Upload) -> Result<Meta> {
         mtime_ns: number(headers, wire::MTIME_HEADER)?,
         sha256: Some(upload.sha256),
         revision: revision(headers),
+        arrival: None,
     };
     if let Some(digest) = headers.get(wire::REPR_DIGEST) {
         let value = digest.to_str().unwrap_or_default();
@@ -175,6 +177,7 @@ pub(super) fn capabilities(bytes: &[u8]) -> Result<Capabilities> {
         changes: can("changes"),
         listing: true,
         probe: false,
+        page: None,
     })
 }
 

@@ -44,6 +44,7 @@ impl State {
             changes: true,
             listing: true,
             probe: false,
+            page: None,
         })
     }
 
@@ -80,6 +81,7 @@ impl State {
             version: Version::numbered(self.seq),
             sha256: Some(sha256(&bytes)),
             revision: Some(self.revision(self.seq)),
+            arrival: None,
         };
         self.objects.insert(key.clone(), (meta.clone(), bytes));
         meta

@@ -56,7 +56,7 @@ fn open(remote: &RemoteSpec) -> Result<(RemoteUrl, Arc<dyn Backend>)> {
         },
         ..Options::default()
     };
-    let backend = backends::connect(&url, remote.key.clone(), &options)?;
+    let backend = backends::connect(&url, &remote.credentials, &options)?;
     Ok((url, backend))
 }
 

@@ -20,6 +20,7 @@ fn put_at(path: &str, v: u64, seq: u64) -> Change {
 fn meta_at(v: u64, seq: u64) -> Meta {
     Meta {
         revision: at("e", seq),
+        arrival: None,
         ..meta(v)
     }
 }
@@ -111,6 +112,7 @@ fn p8_numbers_of_another_life_of_the_remote_say_nothing() {
         key: key("a"),
         meta: Meta {
             revision: at("f", 4),
+            arrival: None,
             ..meta(3)
         },
     });
@@ -122,6 +124,7 @@ fn p8_numbers_of_another_life_of_the_remote_say_nothing() {
         lab.put_row("a"),
         Meta {
             revision: at("g", 1),
+            arrival: None,
             ..meta(4)
         },
     );
