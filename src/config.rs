@@ -7,9 +7,9 @@
 //! It reads the configuration file and key files, and nothing else; it does not
 //! look at the mountpoint, the store or the network.
 
-mod exclude;
 mod file;
 mod layers;
+mod pattern;
 mod resolve;
 mod settings;
 mod value;
@@ -19,9 +19,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use exclude::{DEFAULT_EXCLUDES, Excludes};
 pub use file::ConfigFile;
 pub use layers::{Flags, Shown};
+pub use pattern::{DEFAULT_EXCLUDES, Patterns};
 pub use resolve::{Resolved, resolve_mount, resolve_serve};
 pub use settings::{Section, Source};
 pub use value::{parse_duration, parse_size};
@@ -100,12 +100,19 @@ pub struct MountConfig {
     pub propagate_deletes: bool,
     /// Whether other users of this machine may use the mount.
     pub allow_other: bool,
-    /// What never goes up; see [`Excludes`].
+    /// What never goes up; see [`Patterns`].
     pub exclude: Vec<String>,
+    /// What goes up after the files that were written before it beside and beneath it: the
+    /// [`Patterns`] of sidecars and of marks that something is complete.
+    pub publish_last: Vec<String>,
     /// See [`ConflictPolicy`].
     pub conflicts: ConflictPolicy,
     /// How often a remote without a change feed is listed again.
     pub refresh: Duration,
+    /// Most requests a day for listings, of each remote where a listing costs; none: no limit.
+    pub list_budget: Option<u64>,
+    /// Whether a remote that can be asked is asked for a name that its listing lacks.
+    pub ask_on_miss: bool,
     /// Whether reads may bypass the daemon where the kernel can do that.
     pub passthrough: bool,
     /// Threads that answer the kernel.

@@ -24,7 +24,7 @@ use crate::backends::url::RemoteUrl;
 use crate::backends::{Options as RemoteOptions, connect};
 use crate::beneath::Dir;
 use crate::clock::{Chance, Clock};
-use crate::config::{ConflictPolicy, Excludes, MountConfig};
+use crate::config::{ConflictPolicy, MountConfig, Patterns};
 use crate::control;
 use crate::crash;
 use crate::error::{About as _, Error, Kind, Result};
@@ -127,7 +127,7 @@ fn build(
         stream: config.stream,
         propagate_deletes: config.propagate_deletes,
         local_wins: config.conflicts == ConflictPolicy::LocalWins,
-        excludes: Excludes::new(&config.exclude)?,
+        excludes: Patterns::new(&config.exclude)?,
     };
     let overlay = Overlay::new(Parts {
         store: store.clone(),
@@ -191,6 +191,7 @@ fn remotes(
     let options = RemoteOptions {
         metrics: metrics.clone(),
         refresh: config.refresh,
+        ask_on_miss: config.ask_on_miss,
         ..RemoteOptions::default()
     };
     let mut built = Vec::new();

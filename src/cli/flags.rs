@@ -55,9 +55,20 @@ pub struct MountFlags {
     /// Send temporary files, locks and live databases too
     #[arg(long)]
     no_default_excludes: bool,
+    /// Send files that match only after those written beside and beneath them; may be repeated; none
+    /// for no such order [default: *.meta.json manifest.json _SUCCESS]
+    #[arg(long, value_name = "GLOB")]
+    publish_last: Vec<OsString>,
     /// How often to list a remote that does not tell its changes [default: 30s]
     #[arg(long, value_name = "TIME")]
     refresh: Option<OsString>,
+    /// Most requests a day for listing a bucket again, or none for no limit: a large one is listed
+    /// more rarely than --refresh says [default: 20000]
+    #[arg(long, value_name = "NUMBER")]
+    list_budget: Option<OsString>,
+    /// Ask the bucket for a name that its last listing lacks, instead of saying that it is not there
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    ask_on_miss: Option<OsString>,
     /// Read through the daemon even where the kernel could read directly
     #[arg(long)]
     no_passthrough: bool,
@@ -97,7 +108,10 @@ impl MountFlags {
             "default_excludes",
             self.no_default_excludes.then_some("false"),
         );
+        flags.set("publish_last", self.publish_last.clone());
         flags.set("refresh", self.refresh.clone());
+        flags.set("list_budget", self.list_budget.clone());
+        flags.set("ask_on_miss", self.ask_on_miss.clone());
         flags.set("passthrough", self.no_passthrough.then_some("false"));
         flags.set("threads", self.threads.clone());
         flags.set("transfers", self.transfers.clone());

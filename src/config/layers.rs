@@ -78,7 +78,11 @@ impl Values {
         };
         for setting in section.settings() {
             if let Some(text) = setting.default {
-                values.put(setting, vec![text.into()], Source::Default);
+                let items = match setting.list {
+                    true => words(OsStr::new(text)),
+                    false => vec![text.into()],
+                };
+                values.put(setting, items, Source::Default);
             }
             values.take_file(setting, mountpoint, file)?;
             values.take_env(setting, env)?;

@@ -8,7 +8,7 @@ use super::layers::{Flags, Shown, Values, refusal, same_layer, without_password}
 use super::settings::{OTHER_VARIABLES, Section, nearest};
 use super::value::{parse_duration, parse_size};
 use super::{
-    ConflictPolicy, DEFAULT_EXCLUDES, Environment, Excludes, MountConfig, Offline, RemoteSpec,
+    ConflictPolicy, DEFAULT_EXCLUDES, Environment, MountConfig, Offline, Patterns, RemoteSpec,
     ServeSettings,
 };
 use crate::error::{About, Error, Kind, Result};
@@ -47,8 +47,11 @@ pub fn resolve_mount(
         propagate_deletes: values.switch("propagate_deletes")?,
         allow_other: values.switch("allow_other")?,
         exclude: values.excludes()?,
+        publish_last: values.publish_last()?,
         conflicts: values.read("conflicts", conflicts)?,
         refresh: values.read("refresh", |text| between(text, 1, 86_400))?,
+        list_budget: values.limit("list_budget", count)?,
+        ask_on_miss: values.switch("ask_on_miss")?,
         passthrough: values.switch("passthrough")?,
         threads: values.read("threads", |text| few(text, 64, "a number from 1 to 64"))?,
         transfers: values.read("transfers", |text| few(text, 256, "a number from 1 to 256"))?,
@@ -105,8 +108,23 @@ impl Values {
             all.extend(DEFAULT_EXCLUDES.iter().map(|&pattern| pattern.to_owned()));
         }
         all.extend(self.excludes.iter().cloned());
-        Excludes::new(&all)?;
+        Patterns::new(&all).about("exclude")?;
         Ok(all)
+    }
+
+    /// One word, `none`, for no pattern: what is said in the environment cannot be empty.
+    fn publish_last(&self) -> Result<Vec<String>> {
+        let found = self.found.get("publish_last");
+        let items = found.map_or(&[][..], |found| &found.items);
+        let patterns: Vec<String> = match items {
+            [only] if only == "none" => Vec::new(),
+            items => items
+                .iter()
+                .map(|i| i.to_string_lossy().into_owned())
+                .collect(),
+        };
+        Patterns::new(&patterns).about("publish_last")?;
+        Ok(patterns)
     }
 
     fn remotes(&mut self, key: Option<Secret>) -> Result<Vec<RemoteSpec>> {

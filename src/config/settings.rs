@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::pattern::DEFAULT_PUBLISH_LAST;
+
 /// Which command a setting belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
@@ -159,7 +161,21 @@ static MOUNT: &[Setting] = &[
         &[("LARDER_DEFAULT_EXCLUDES", Plain)],
         Some("true"),
     ),
+    Setting {
+        default: Some(DEFAULT_PUBLISH_LAST),
+        ..several("publish_last", &[("LARDER_PUBLISH_LAST", Plain)])
+    },
     one("refresh", &[("LARDER_REFRESH", Plain)], Some("30s")),
+    one(
+        "list_budget",
+        &[("LARDER_LIST_BUDGET", Plain)],
+        Some("20000"),
+    ),
+    one(
+        "ask_on_miss",
+        &[("LARDER_ASK_ON_MISS", Plain)],
+        Some("false"),
+    ),
     one(
         "passthrough",
         &[("LARDER_PASSTHROUGH", Plain)],

@@ -225,6 +225,46 @@ fn excludes_add_up_and_the_defaults_can_go() {
 }
 
 #[test]
+fn what_goes_up_last_is_a_list_that_a_later_layer_replaces() {
+    let resolved = |text: &str, env: &[(&str, &str)]| mount(text, env, &Flags::default()).unwrap();
+    let got = resolved("", &[]);
+    let defaults = ["*.meta.json", "manifest.json", "_SUCCESS"];
+    assert_eq!(got.config.publish_last, defaults);
+    assert_eq!(
+        source(&got, "publish_last"),
+        "*.meta.json manifest.json _SUCCESS <- default"
+    );
+    let file = "[mount]\npublish_last = [\"*.idx\"]\n";
+    assert_eq!(resolved(file, &[]).config.publish_last, ["*.idx"]);
+    let env = [("LARDER_PUBLISH_LAST", "a.json  *.ok")];
+    assert_eq!(resolved(file, &env).config.publish_last, ["a.json", "*.ok"]);
+    for (text, env) in [
+        ("[mount]\npublish_last = []\n", &[][..]),
+        ("", &[("LARDER_PUBLISH_LAST", "none")]),
+    ] {
+        assert!(resolved(text, env).config.publish_last.is_empty());
+    }
+    let env = [("LARDER_PUBLISH_LAST", "a[")];
+    let text = mount("", &env, &Flags::default()).unwrap_err().to_string();
+    assert!(
+        text.starts_with("publish_last: \"a[\" is not a pattern"),
+        "{text}"
+    );
+}
+
+#[test]
+fn listings_have_a_budget_unless_it_is_lifted() {
+    let budget = |value| {
+        let env = [("LARDER_LIST_BUDGET", value)];
+        mount("", &env, &Flags::default()).map(|got| got.config.list_budget)
+    };
+    assert_eq!(budget("").unwrap(), Some(20_000));
+    assert_eq!(budget("500").unwrap(), Some(500));
+    assert_eq!(budget("none").unwrap(), None);
+    assert!(budget("0").is_err() && budget("often").is_err());
+}
+
+#[test]
 fn what_contradicts_is_refused() {
     let env = [("LARDER_READ_ONLY", "1"), ("REMOTE_FXCACHE_UPLOAD", "true")];
     let text = mount("", &env, &Flags::default()).unwrap_err().to_string();

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::backends::remote::Remotes;
 use crate::clock::Clock;
-use crate::config::{Excludes, Offline};
+use crate::config::{Offline, Patterns};
 use crate::error::{Error, Result};
 use crate::index::{Index, Node, NodeId, NodeKind};
 use crate::metrics::Metrics;
@@ -145,7 +145,7 @@ pub struct Settings {
     pub stream: bool,
     pub propagate_deletes: bool,
     pub local_wins: bool,
-    pub excludes: Excludes,
+    pub excludes: Patterns,
 }
 
 /// The mount.

@@ -14,7 +14,7 @@ use larder::backends::memory::{Fault, Memory, Op};
 use larder::backends::remote::{Remote, Remotes};
 use larder::beneath::Dir;
 use larder::clock::Clock;
-use larder::config::{Excludes, Offline};
+use larder::config::{Offline, Patterns};
 use larder::error::{Error, Kind, Result};
 use larder::index::{EVENTS, Event, Index, NodeId, NodeKind, ROOT, outbox};
 use larder::metrics::Metrics;
@@ -196,7 +196,7 @@ impl World {
                 stream: false,
                 propagate_deletes: self.propagate,
                 local_wins: false,
-                excludes: Excludes::new(&["*.tmp"]).unwrap(),
+                excludes: Patterns::new(&["*.tmp"]).unwrap(),
             },
             clock: self.clock.clone(),
             runtime: self.runtime.handle().clone(),

@@ -1,4 +1,4 @@
-//! Which files stay here. Pure.
+//! Which files a list of patterns means: those that stay here, those that go up last. Pure.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -34,19 +34,23 @@ pub const DEFAULT_EXCLUDES: &[&str] = &[
     "*.sqlite3",
 ];
 
+/// What goes up only after the files that were written beside and beneath it, unless the user
+/// says otherwise: names that say that something else is complete. Words, as in the environment.
+pub(super) const DEFAULT_PUBLISH_LAST: &str = "*.meta.json manifest.json _SUCCESS";
+
 /// A set of patterns. One without a slash is compared with every name in a path; one
 /// that ends with a slash only with names of directories; one with a slash elsewhere
-/// with the path from the root. What lies in an excluded directory is excluded.
+/// with the path from the root. What lies in a directory that matches, matches.
 #[derive(Debug, Clone)]
-pub struct Excludes {
+pub struct Patterns {
     names: GlobSet,
     directories: GlobSet,
     paths: GlobSet,
 }
 
-impl Excludes {
+impl Patterns {
     /// Compiles `patterns`. Errors: [`Kind::Invalid`] names the pattern.
-    pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Excludes> {
+    pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Patterns> {
         let mut names = GlobSetBuilder::new();
         let mut directories = GlobSetBuilder::new();
         let mut paths = GlobSetBuilder::new();
@@ -63,14 +67,14 @@ impl Excludes {
             };
             set.add(compile(body.trim_start_matches('/'), pattern)?);
         }
-        Ok(Excludes {
+        Ok(Patterns {
             names: build(names)?,
             directories: build(directories)?,
             paths: build(paths)?,
         })
     }
 
-    /// Whether the file at `path` stays here.
+    /// Whether they mean the file at `path`.
     pub fn matches(&self, path: &RelPath) -> bool {
         let mut at = Some(path.clone());
         let mut is_file = true;
@@ -93,7 +97,7 @@ impl Excludes {
 fn compile(body: &str, shown: &str) -> Result<globset::Glob> {
     let refused = |why: String| {
         let text = format!(
-            "exclude {shown:?} is not a pattern ({why}); write for example \"*.tmp\" or \"scratch/\""
+            "{shown:?} is not a pattern ({why}); write for example \"*.tmp\" or \"scratch/\""
         );
         Error::new(Kind::Invalid, text)
     };
@@ -108,12 +112,8 @@ fn compile(body: &str, shown: &str) -> Result<globset::Glob> {
 }
 
 fn build(set: GlobSetBuilder) -> Result<GlobSet> {
-    set.build().map_err(|e| {
-        Error::new(
-            Kind::Invalid,
-            format!("the exclude patterns do not compile: {e}"),
-        )
-    })
+    set.build()
+        .map_err(|e| Error::new(Kind::Invalid, format!("the patterns do not compile: {e}")))
 }
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn p4_temporary_names_stay_here() {
-        let set = Excludes::new(DEFAULT_EXCLUDES).unwrap();
+        let set = Patterns::new(DEFAULT_EXCLUDES).unwrap();
         for text in [
             "a.tmp",
             "TB/x.pkl.tmp",
@@ -135,7 +135,11 @@ mod tests {
             "run/_meta/state.json",
             "x.db-wal",
             "prices.duckdb",
-            "a.s3key123",
+            "a.s3key",
+            "a.s3key.tmp",
+            "a.parquet.s3tmp",
+            "bars/series.json.lock",
+            "binance/BTC_USDT_1m.duckdb.wal",
             "half.tmp/inside.pkl",
         ] {
             assert!(set.matches(&path(text)), "{text}");
@@ -153,8 +157,20 @@ mod tests {
     }
 
     #[test]
+    fn what_says_that_others_are_complete_goes_last() {
+        let words: Vec<_> = DEFAULT_PUBLISH_LAST.split_whitespace().collect();
+        let set = Patterns::new(&words).unwrap();
+        for text in ["a/x.parquet.meta.json", "runs/7/manifest.json", "_SUCCESS"] {
+            assert!(set.matches(&path(text)), "{text}");
+        }
+        for text in ["a/x.parquet", "meta.json", "a_SUCCESS"] {
+            assert!(!set.matches(&path(text)), "{text}");
+        }
+    }
+
+    #[test]
     fn patterns_with_a_slash_start_at_the_root() {
-        let set = Excludes::new(&["runs/*/scratch", "/top", "raw/**/x.csv"]).unwrap();
+        let set = Patterns::new(&["runs/*/scratch", "/top", "raw/**/x.csv"]).unwrap();
         assert!(set.matches(&path("runs/7/scratch/a")));
         assert!(!set.matches(&path("old/runs/7/scratch/a")));
         assert!(!set.matches(&path("runs/7/8/scratch")));
@@ -163,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let error = Excludes::new(&["a[", "b"]).unwrap_err();
+        let error = Patterns::new(&["a[", "b"]).unwrap_err();
         assert!(error.to_string().contains("\"a[\""), "{error}");
-        assert!(Excludes::new(&[""]).is_err());
+        assert!(Patterns::new(&[""]).is_err());
     }
 }
