@@ -23,8 +23,8 @@ pub use file::ConfigFile;
 pub use layers::{Flags, Shown};
 pub use pattern::{DEFAULT_EXCLUDES, Patterns};
 pub use resolve::{Resolved, resolve_mount, resolve_serve};
-pub use settings::{Section, Source};
-pub use value::{parse_duration, parse_size};
+pub use settings::{Section, Source, nearest};
+pub use value::{parse_duration, parse_size, parse_switch};
 
 use crate::secret::{Credentials, Secret};
 

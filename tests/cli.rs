@@ -102,8 +102,8 @@ fn bad_places_take_one_line_and_say_what_to_do() {
         (&["mount", "file", "--remote", url], "is not a directory"),
         (&["mount", "dir"], "--remote"),
         (
-            &["mount", "dir", "--remote", "s3://bucket/x"],
-            "s3 is not supported",
+            &["mount", "dir", "--remote", "s3://bucket/x?uplaod"],
+            "did you mean upload?",
         ),
         (
             &["mount", "dir", "--remote", "gopher://x"],

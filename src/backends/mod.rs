@@ -238,8 +238,16 @@ pub fn connect(
             }
             Arc::new(dir::Directory::new(path, options.timeouts))
         }
+        Place::S3(_) => {
+            let why = "S3 buckets cannot be reached yet";
+            return Err(Error::new(Kind::Unsupported, why).about(url));
+        }
     };
-    Ok(wrap(bare, options))
+    let options = Options {
+        requests: url.options().requests.unwrap_or(options.requests),
+        ..options.clone()
+    };
+    Ok(wrap(bare, &options))
 }
 
 /// `bare` as [`connect`] gives it out: every attempt is counted, and waiting for the

@@ -1,7 +1,14 @@
 //! Where a remote is: an address, checked and brought to one form.
 //!
 //! Promises that [`RemoteUrl::shown`] never holds credentials, and that equal remotes
-//! have equal shown forms, so that it can name a remote in the index. Opens nothing.
+//! have equal shown forms, so that it can name a remote in the index. How a remote is used
+//! ([`options`](RemoteUrl::options), a region, a storage class) is no part of that form.
+//! Opens nothing.
+
+mod bucket;
+mod query;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,16 +18,21 @@ use std::path::PathBuf;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use url::Url;
 
+pub use self::bucket::{Bucket, Encryption};
+use self::query::Query;
+pub use self::query::UrlOptions;
 use crate::error::{Error, Kind, Result};
 use crate::path::RelPath;
 use crate::secret::Secret;
 
-const FORMS: &str = "give http://host:port, https://host:port or file:///directory";
+const FORMS: &str =
+    "give http://host:port, https://host:port, s3://bucket/prefix or file:///directory";
 
 /// A remote's address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RemoteUrl {
     place: Place,
+    options: UrlOptions,
     shown: Box<str>,
 }
 
@@ -36,6 +48,8 @@ pub enum Place {
     },
     /// A directory: an absolute path.
     Directory(PathBuf),
+    /// What lies below a prefix of an S3 bucket.
+    S3(Bucket),
 }
 
 impl RemoteUrl {
@@ -47,21 +61,35 @@ impl RemoteUrl {
     }
 
     fn read(text: &str) -> Result<RemoteUrl> {
-        let Some((scheme, rest)) = text.split_once("://") else {
+        let (whole, query) = match text.split_once('?') {
+            Some((whole, query)) => (whole, query),
+            None => (text, ""),
+        };
+        let Some((scheme, rest)) = whole.split_once("://") else {
             return Err(invalid(&format!("not a remote's URL; {FORMS}")));
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" | "https" => http(text),
-            "file" => file(rest),
+        let mut query = Query::read(query)?;
+        let options = query.common()?;
+        let (place, shown) = match scheme.to_ascii_lowercase().as_str() {
+            "http" | "https" => http(whole)?,
+            "file" => file(rest)?,
             "s3" => {
-                let why = format!("s3 is not supported by this version; {FORMS}");
-                Err(Error::new(Kind::Unsupported, why))
+                let bucket = Bucket::read(rest, &mut query)?;
+                let shown = bucket.shown();
+                (Place::S3(bucket), shown)
             }
             _ => {
                 let why = format!("unknown kind of remote; {FORMS}");
-                Err(Error::new(Kind::Unsupported, why))
+                return Err(Error::new(Kind::Unsupported, why));
             }
-        }
+        };
+        query.done()?;
+        let shown = shown.into();
+        Ok(RemoteUrl {
+            place,
+            options,
+            shown,
+        })
     }
 
     /// What and where it is.
@@ -69,7 +97,12 @@ impl RemoteUrl {
         &self.place
     }
 
-    /// The address in its one form, without credentials.
+    /// What it says about how the remote is to be used.
+    pub fn options(&self) -> UrlOptions {
+        self.options
+    }
+
+    /// The address in its one form, without credentials and without options.
     pub fn shown(&self) -> &str {
         &self.shown
     }
@@ -79,24 +112,19 @@ fn invalid(why: &str) -> Error {
     Error::new(Kind::Invalid, why)
 }
 
-fn http(text: &str) -> Result<RemoteUrl> {
+fn http(text: &str) -> Result<(Place, String)> {
     let mut url = Url::parse(text).map_err(|e| invalid(&format!("{e}; {FORMS}")))?;
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid("a remote's URL has no ? and no #"));
+    if url.fragment().is_some() {
+        return Err(invalid("a remote's URL has no #"));
     }
     let login = login(&url)?;
     // Neither can fail: an http URL has a host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     let base = url.as_str().trim_end_matches('/').to_owned();
-    Ok(RemoteUrl {
-        shown: base.clone().into(),
-        place: Place::Http {
-            tls: url.scheme() == "https",
-            base,
-            login,
-        },
-    })
+    let shown = base.clone();
+    let tls = url.scheme() == "https";
+    Ok((Place::Http { base, tls, login }, shown))
 }
 
 fn login(url: &Url) -> Result<Option<(String, Option<Secret>)>> {
@@ -114,7 +142,7 @@ fn login(url: &Url) -> Result<Option<(String, Option<Secret>)>> {
 }
 
 /// `rest` is what follows `file://`: an optional `localhost`, then an absolute path.
-fn file(rest: &str) -> Result<RemoteUrl> {
+fn file(rest: &str) -> Result<(Place, String)> {
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
         return Err(invalid("a file:// remote needs an absolute path"));
@@ -129,10 +157,8 @@ fn file(rest: &str) -> Result<RemoteUrl> {
         .map_err(|e| Error::new(e.kind(), format!("not a usable directory: {}", e.message())))?;
     let mut absolute = b"/".to_vec();
     absolute.extend_from_slice(inside.as_bytes());
-    Ok(RemoteUrl {
-        shown: format!("file:///{}", inside.encode()).into(),
-        place: Place::Directory(PathBuf::from(OsStr::from_bytes(&absolute))),
-    })
+    let place = Place::Directory(PathBuf::from(OsStr::from_bytes(&absolute)));
+    Ok((place, format!("file:///{}", inside.encode())))
 }
 
 /// A text that failed to parse, without what may be credentials or control characters.
@@ -172,82 +198,5 @@ impl TryFrom<&std::path::Path> for RemoteUrl {
             .collect::<Vec<_>>()
             .join("/");
         RemoteUrl::parse(&format!("file://{encoded}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(text: &str) -> String {
-        RemoteUrl::parse(text).unwrap().shown().to_owned()
-    }
-
-    #[test]
-    fn one_remote_has_one_form() {
-        for same in ["http://Host:80/", "http://host", " http://u:p@host// "] {
-            assert_eq!(shown(same), "http://host", "{same}");
-        }
-        assert_eq!(shown("https://h:5002/a/b/"), "https://h:5002/a/b");
-        assert_eq!(shown("http://[::1]:5002"), "http://[::1]:5002");
-        assert_eq!(
-            shown("FILE:///srv//fx%20cache/./"),
-            "file:///srv/fx%20cache"
-        );
-        assert_eq!(shown("file://localhost/srv"), "file:///srv");
-    }
-
-    #[test]
-    fn a_directory_of_any_bytes_has_an_address() {
-        let path = PathBuf::from(OsStr::from_bytes(b"/srv/a%b\xff c"));
-        let url = RemoteUrl::try_from(path.as_path()).unwrap();
-        assert_eq!(url.place(), &Place::Directory(path));
-    }
-
-    #[test]
-    fn what_cannot_be_a_remote_is_one_clear_line() {
-        let table = [
-            ("s3://bucket/x", Kind::Unsupported),
-            ("ftp://host", Kind::Unsupported),
-            ("/srv/cache", Kind::Invalid),
-            ("host:5002", Kind::Invalid),
-            ("", Kind::Invalid),
-            ("http://", Kind::Invalid),
-            ("http://host:99999", Kind::Invalid),
-            ("http://host/?q=1", Kind::Invalid),
-            ("http://host/#f", Kind::Invalid),
-            ("file://other/srv", Kind::Invalid),
-            ("file:///srv/../etc", Kind::Invalid),
-            ("file:///a%00b", Kind::Invalid),
-        ];
-        for (text, kind) in table {
-            let error = RemoteUrl::parse(text).unwrap_err();
-            assert_eq!(error.kind(), kind, "{text}");
-            assert_eq!(error.to_string().lines().count(), 1, "{text}");
-        }
-        let s3 = RemoteUrl::parse("s3://bucket").unwrap_err().to_string();
-        assert!(s3.contains("s3 is not supported by this version"), "{s3}");
-    }
-
-    #[test]
-    fn p10_credentials_are_never_shown() {
-        let url = RemoteUrl::parse("http://me:sesame%21@host:1/").unwrap();
-        let Place::Http { login, base, .. } = url.place() else {
-            panic!("not http")
-        };
-        let (user, password) = login.clone().unwrap();
-        assert_eq!((user.as_str(), base.as_str()), ("me", "http://host:1"));
-        assert_eq!(password.unwrap().reveal(), "sesame!");
-        assert!(!format!("{url} {url:?} {:?}", url.place()).contains("sesame"));
-        for bad in [
-            "http://me:sesame@host:x",
-            "http://me:sesame@host/?a=b@c",
-            "http://host?key=sesame",
-            "me:sesame@host",
-            "gopher://sesame@h",
-        ] {
-            let error = RemoteUrl::parse(bad).unwrap_err().to_string();
-            assert!(!error.contains("sesame"), "{error}");
-        }
     }
 }

@@ -231,10 +231,7 @@ pub(super) const OTHER_VARIABLES: &[&str] = &[
 ];
 
 /// The one of `known` that looks most like `wanted`, if any does.
-pub(super) fn nearest<'a>(
-    wanted: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(wanted, name), name))

@@ -78,7 +78,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Allowed> {
 }
 
 /// Reads a switch.
-pub(super) fn parse_switch(text: &str) -> Result<bool, Allowed> {
+pub fn parse_switch(text: &str) -> Result<bool, Allowed> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),

@@ -35,7 +35,7 @@ pub(super) fn walk(place: &Place, out: mpsc::Sender<Vec<Listed>>) -> Result<()> 
                 out.sign_of_life()?;
                 levels.extend(level(&root, path)?);
             }
-            (FileKind::File | FileKind::Dir, Err(refused)) => out.push(refused)?,
+            (FileKind::File | FileKind::Dir, Err(error)) => out.push(refused(&entry, &error))?,
             (FileKind::Symlink | FileKind::Other, _) => {}
         }
     }
@@ -66,12 +66,15 @@ fn in_path(entry: &Entry) -> impl Iterator<Item = &u8> {
     entry.name.iter().chain(slash)
 }
 
-fn child(path: &RelPath, entry: &Entry) -> Result<RelPath, Listed> {
-    let joined = Name::new(&entry.name).and_then(|name| path.join(&name));
-    joined.map_err(|error| Listed::Refused {
+fn child(path: &RelPath, entry: &Entry) -> Result<RelPath> {
+    path.join(&Name::new(&entry.name)?)
+}
+
+fn refused(entry: &Entry, error: &Error) -> Listed {
+    Listed::Refused {
         shown: entry.name.escape_ascii().to_string(),
         why: error.message().to_owned(),
-    })
+    }
 }
 
 struct Batches {
