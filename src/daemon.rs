@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::overlay::{Overlay, Parts, Settings};
 use crate::store::{Limits, Store};
 use crate::sync::feed::{Bell, Feed};
+use crate::sync::times::Times;
 
 pub use crate::fs::mounts::{MountEntry, detach_dead, mounts};
 
@@ -323,6 +324,10 @@ fn background(
         tasks.spawn(feed.run(stop.clone()));
     }
     let overlay = &daemon.overlay;
+    for remote in overlay.remotes.iter() {
+        let times = Times::new(remote.clone(), overlay.index.clone(), Clock::System);
+        tasks.spawn(times.run(stop.clone()));
+    }
     tasks.spawn(overlay.uploads.clone().run(stop.clone()));
     tasks.spawn(
         overlay

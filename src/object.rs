@@ -147,6 +147,23 @@ pub struct Arrival {
     pub only: bool,
 }
 
+/// Listings tell arrivals more finely than the objects themselves.
+const ARRIVAL_ROUNDING_NS: u64 = 1_000_000_000;
+
+impl Arrival {
+    /// Whether both can be the same arrival, told with different precision.
+    pub fn is_same(&self, other: &Arrival) -> bool {
+        self.at_ns.abs_diff(other.at_ns) < ARRIVAL_ROUNDING_NS
+    }
+}
+
+impl Meta {
+    /// Whether the writer's time is not known.
+    pub fn is_rough(&self) -> bool {
+        self.arrival.is_some_and(|arrival| arrival.only)
+    }
+}
+
 /// A named object in one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {

@@ -50,14 +50,16 @@ impl Writer {
         if node.origin.as_ref() == Some(&(first.remote, meta.version.clone())) {
             return Ok(());
         }
+        let elsewhere = node
+            .origin
+            .as_ref()
+            .is_some_and(|(remote, _)| *remote != first.remote);
+        if elsewhere && first.may_match(&node) {
+            // Whether it is other bytes, or only another remote, is learned soon.
+            return Ok(());
+        }
         let same = meta.sha256.is_some() && meta.sha256 == node.sha256;
-        if same
-            || (node
-                .origin
-                .as_ref()
-                .is_some_and(|(r, _)| *r != first.remote)
-                && first.matches(&self.need(id)?))
-        {
+        if same || (elsewhere && first.matches(&node)) {
             return self.adopt_version(id, &first);
         }
         self.renew(&node, &first, now_ns)

@@ -9,6 +9,7 @@
 pub mod edit;
 mod follow;
 pub mod holding;
+pub mod learn;
 pub mod node;
 pub mod outbox;
 pub mod remote;

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::schema::sql;
 use crate::error::{Error, Kind, Result};
-use crate::object::{Meta, Sha256, Version};
+use crate::object::{Arrival, Meta, Sha256, Version};
 pub use crate::object::{NodeId, RemoteId};
 use crate::path::{Name, RelPath};
 
@@ -97,6 +97,15 @@ impl Replica {
             (node.size, node.mtime_ns, node.sha256),
         )
     }
+
+    /// Whether the replica's bytes may be those the node shows, and only asking the remote for the
+    /// object can tell.
+    pub fn may_match(&self, node: &Node) -> bool {
+        self.meta.is_rough()
+            && self.meta.sha256.is_none()
+            && self.meta.size == node.size
+            && !self.matches(node)
+    }
 }
 
 /// Whether two descriptions can be taken for the same bytes: equal hashes where both are known,
@@ -123,7 +132,11 @@ pub(super) use select_node;
 /// `SELECT`s the columns that `replica_of` reads.
 macro_rules! select_replica {
     ($rest:literal) => {
-        concat!("SELECT r.remote, r.key, r.node, r.version, r.size, r.mtime_ns, r.sha256 FROM replicas r ", $rest)
+        concat!(
+            "SELECT r.remote, r.key, r.node, r.version, r.size, r.mtime_ns, r.sha256, ",
+            "r.arrived_ns, r.rough FROM replicas r ",
+            $rest
+        )
     };
 }
 
@@ -254,9 +267,15 @@ fn replica_of(row: &Row<'_>) -> Result<Replica> {
             )?,
             sha256: sha.as_deref().map(Sha256::from_slice).transpose()?,
             revision: None,
-            arrival: None,
+            arrival: arrival_of(row)?,
         },
     })
+}
+
+fn arrival_of(row: &Row<'_>) -> Result<Option<Arrival>> {
+    let at_ns: Option<i64> = row.get(7).map_err(sql)?;
+    let only = row.get(8).map_err(sql)?;
+    Ok(at_ns.map(|at_ns| Arrival { at_ns, only }))
 }
 
 /// Runs a query whose rows become values; rows that cannot be read are errors.

@@ -455,14 +455,16 @@ impl Writer {
             _ => meta.clone(),
         };
         self.run_sql(
-            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent, seq)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent, seq, arrived_ns, rough)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT(remote, key) DO UPDATE SET node = coalesce(excluded.node, node), version = excluded.version,
              size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent,
-             seq = max(seq, excluded.seq), base = NULL, behind = 0",
+             seq = max(seq, excluded.seq), base = NULL, behind = 0, arrived_ns = excluded.arrived_ns,
+             rough = excluded.rough",
             params![
                 row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), newest.version.as_str(),
-                newest.size as i64, newest.mtime_ns, newest.sha256.map(|h| h.0.to_vec()), sent as i64, seq
+                newest.size as i64, newest.mtime_ns, newest.sha256.map(|h| h.0.to_vec()), sent as i64, seq,
+                newest.arrival.map(|a| a.at_ns), newest.is_rough()
             ],
         )?;
         self.attempts_settled(row.remote, key)?;

@@ -260,7 +260,7 @@ impl Writer {
         let known = node::replica(&self.c, remote, &object.key)?;
         if let Some(known) = &known {
             if known.meta.version == object.meta.version {
-                return self.learn_hash(known, &object.meta);
+                return self.learn(known, &object.meta, now_ns);
             }
             if known.node.is_none() && self.is_recalled(remote, object, now_ns)? {
                 return Ok(true);
@@ -329,30 +329,6 @@ impl Writer {
         Ok(true)
     }
 
-    fn learn_hash(&mut self, known: &Replica, meta: &Meta) -> Result<bool> {
-        let (None, Some(hash)) = (known.meta.sha256, meta.sha256) else {
-            return Ok(false);
-        };
-        self.run_sql(
-            "UPDATE replicas SET sha256 = ?3 WHERE remote = ?1 AND key = ?2",
-            params![known.remote.0, known.key.as_bytes(), hash.0.as_slice()],
-        )?;
-        // What is fetched from now on is verified with it.
-        if let Some(id) = known.node {
-            self.run_sql(
-                "UPDATE nodes SET sha256 = ?4 WHERE id = ?1 AND sha256 IS NULL AND dirty = 0
-                 AND origin = ?2 AND version = ?3",
-                params![
-                    id.0 as i64,
-                    known.remote.0,
-                    known.meta.version.as_str(),
-                    hash.0.as_slice()
-                ],
-            )?;
-        }
-        Ok(true)
-    }
-
     pub(super) fn store_replica(
         &mut self,
         remote: RemoteId,
@@ -362,11 +338,11 @@ impl Writer {
     ) -> Result<()> {
         let seq = self.seq_of(remote, meta.revision.as_ref())?;
         self.run_sql(
-            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, seq)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, seq, arrived_ns, rough)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
              size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, seq = excluded.seq,
-             behind = behind AND excluded.node IS NULL,
+             behind = behind AND excluded.node IS NULL, arrived_ns = excluded.arrived_ns, rough = excluded.rough,
              base = CASE WHEN excluded.node IS NULL THEN base WHEN base = version AND size = excluded.size
              AND (sha256 = excluded.sha256 OR mtime_ns = excluded.mtime_ns) THEN excluded.version END",
             params![
@@ -377,7 +353,9 @@ impl Writer {
                 meta.size as i64,
                 meta.mtime_ns,
                 meta.sha256.map(|h| h.0.to_vec()),
-                seq
+                seq,
+                meta.arrival.map(|a| a.at_ns),
+                meta.is_rough()
             ],
         )?;
         Ok(())

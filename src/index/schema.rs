@@ -26,7 +26,8 @@ const KEPT_ASIDE: usize = 3;
 ///   directory. With a node, `base` is the version if a local write replaced it here. `sent`: the generation of our
 ///   own upload that made this version, so that a listing begun before it does not undo it. `seq`:
 ///   the number of the remote's change that made this version, in the epoch of the remote's
-///   cursor; 0 if it is not known.
+///   cursor; 0 if it is not known. `arrived_ns`: when the remote got the version, where it tells
+///   that as well as the writer's time; `rough`: the writer's time is not known yet.
 /// - `outbox`: what must go up. A put names a node, a delete names a key. An id is never given
 ///   twice: an upload that ends after its row went must not find another in its place.
 /// - `attempts`: hashes of what was sent and not answered, for it may be there all the same:
@@ -51,9 +52,11 @@ CREATE TABLE replicas(
   remote INTEGER NOT NULL, key BLOB NOT NULL, node INTEGER, version TEXT NOT NULL,
   size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB, sent INTEGER NOT NULL DEFAULT 0,
   base TEXT, seq INTEGER NOT NULL DEFAULT 0, behind INTEGER NOT NULL DEFAULT 0,
+  arrived_ns INTEGER, rough INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(remote, key)) WITHOUT ROWID;
 CREATE INDEX replicas_by_node ON replicas(node) WHERE node IS NOT NULL;
 CREATE INDEX replicas_hidden ON replicas(key) WHERE node IS NULL;
+CREATE INDEX replicas_rough ON replicas(remote, key) WHERE rough = 1;
 CREATE TABLE outbox(
   id INTEGER PRIMARY KEY AUTOINCREMENT, remote INTEGER NOT NULL, node INTEGER, key BLOB, base TEXT,
   generation INTEGER NOT NULL, queued_at INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
@@ -225,13 +228,17 @@ fn create(connection: &mut Connection) -> Result<()> {
     tx.commit().map_err(sql)
 }
 
-/// From layout 1, which did not know the order of a remote's changes, nor what is hidden by whom.
+/// From layout 1, which did not know the order of a remote's changes, nor what is hidden by whom,
+/// nor when a version arrived.
 fn migrate(connection: &mut Connection) -> Result<()> {
     check(connection)?;
     let tx = connection.transaction().map_err(sql)?;
     tx.execute_batch(
         "ALTER TABLE replicas ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
-         ALTER TABLE replicas ADD COLUMN behind INTEGER NOT NULL DEFAULT 0;",
+         ALTER TABLE replicas ADD COLUMN behind INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE replicas ADD COLUMN arrived_ns INTEGER;
+         ALTER TABLE replicas ADD COLUMN rough INTEGER NOT NULL DEFAULT 0;
+         CREATE INDEX replicas_rough ON replicas(remote, key) WHERE rough = 1;",
     )
     .map_err(sql)?;
     tx.pragma_update(None, "user_version", VERSION)
@@ -372,7 +379,8 @@ mod tests {
         connection
             .execute_batch(
                 "ALTER TABLE replicas DROP COLUMN seq;
-                 ALTER TABLE replicas DROP COLUMN behind; PRAGMA user_version = 1;
+                 ALTER TABLE replicas DROP COLUMN behind; DROP INDEX replicas_rough;
+                 ALTER TABLE replicas DROP COLUMN arrived_ns; ALTER TABLE replicas DROP COLUMN rough; PRAGMA user_version = 1;
                  INSERT INTO replicas(remote, key, version, size, mtime_ns) VALUES (1, 'a', 'v', 3, 4)",
             )
             .unwrap();
@@ -380,9 +388,11 @@ mod tests {
         let (connection, aside) = open(&path).unwrap();
         assert!(aside.is_none());
         let kept: i64 = connection
-            .query_row("SELECT size + seq + behind FROM replicas", [], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT size + seq + behind + rough FROM replicas",
+                [],
+                |row| row.get(0),
+            )
             .unwrap();
         assert_eq!(kept, 3);
     }

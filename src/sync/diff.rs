@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::error::Result;
 use crate::index::Replica;
-use crate::object::{Change, Listed, Object};
+use crate::object::{Change, Listed, Meta, Object};
 use crate::path::RelPath;
 
 /// A merge in progress. `next_page` gives known rows after a key, in order; an empty page ends them.
@@ -105,7 +105,17 @@ fn is_news(known: Option<&Replica>, object: &Object) -> bool {
     known.is_none_or(|row| {
         row.meta.version != object.meta.version
             || (row.meta.sha256.is_none() && object.meta.sha256.is_some())
+            || arrived_anew(&row.meta, &object.meta)
     })
+}
+
+/// The same bytes may have been sent again, for another time of theirs.
+fn arrived_anew(known: &Meta, listed: &Meta) -> bool {
+    match (known.arrival, listed.arrival) {
+        (Some(known), Some(listed)) => !known.is_same(&listed),
+        (None, listed) => listed.is_some(),
+        (Some(_), None) => false,
+    }
 }
 
 #[cfg(test)]

@@ -2,3 +2,4 @@
 
 pub mod diff;
 pub mod feed;
+pub mod times;

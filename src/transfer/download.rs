@@ -18,9 +18,9 @@ use super::flight::{Flight, Passenger, Stage};
 use super::plan;
 use crate::backends::remote::{Remote, Remotes};
 use crate::error::{Error, Kind, Result};
-use crate::index::{Held, Node, NodeId, Replica, node as rows};
+use crate::index::{Held, Node, NodeId, Replica};
 use crate::metrics::Metrics;
-use crate::object::{ByteRange, RemoteId, Sha256, Version};
+use crate::object::{ByteRange, Meta, RemoteId, Sha256, Version};
 use crate::store::PartialId;
 
 /// How often a broken stream is taken up again before the flight fails.
@@ -36,8 +36,8 @@ const SMALL: u64 = 8 << 20;
 
 /// Everything that comes down.
 pub struct Downloads {
-    commit: Arc<Commit>,
-    remotes: Remotes,
+    pub(super) commit: Arc<Commit>,
+    pub(super) remotes: Remotes,
     metrics: Arc<Metrics>,
     runtime: tokio::runtime::Handle,
     flights: Mutex<HashMap<NodeId, Weak<Flight>>>,
@@ -139,38 +139,6 @@ impl Downloads {
             .unwrap_or_default()
     }
 
-    /// The remotes that have these bytes and are not known to be away, in order.
-    fn sources(&self, node: &Node) -> Result<Vec<(Arc<Remote>, Replica)>> {
-        let replicas = self.commit.index.read(|c| rows::replicas(c, node.id))?;
-        let all: Vec<_> = replicas
-            .into_iter()
-            .filter(|replica| replica.matches(node))
-            .filter_map(|replica| Some((self.remotes.get(replica.remote)?.clone(), replica)))
-            .collect();
-        if all.is_empty() {
-            return Err(Error::new(
-                Kind::Stale,
-                "no remote has this version any more",
-            ));
-        }
-        let here: Vec<_> = all
-            .into_iter()
-            .filter(|(remote, _)| !remote.is_away())
-            .collect();
-        if here.is_empty() {
-            return Err(Error::new(
-                Kind::Offline,
-                "every remote that has the file is away",
-            ));
-        }
-        Ok(here)
-    }
-
-    /// Whether some remote that has these bytes can be asked.
-    pub fn is_reachable(&self, node: &Node) -> bool {
-        self.sources(node).is_ok()
-    }
-
     /// Waits until the node's bytes are in the store. Joins a flight that is under way.
     pub async fn hydrate(self: &Arc<Self>, id: NodeId) -> Result<()> {
         for _ in 0..ATTEMPTS {
@@ -246,7 +214,7 @@ impl Downloads {
     ) -> Result<Sha256> {
         let mut wrong = 0;
         loop {
-            let front = match self.fill(flight, &sources).await {
+            let front = match self.fill(flight, &mut sources).await {
                 Err(error) if error.kind() == Kind::NoSpace => {
                     // What came of it must not be what keeps the disk full.
                     flight.partial.discard()?;
@@ -307,13 +275,18 @@ impl Downloads {
     async fn fill(
         self: &Arc<Self>,
         flight: &Arc<Flight>,
-        sources: &[(Arc<Remote>, Replica)],
+        sources: &mut [(Arc<Remote>, Replica)],
     ) -> Result<Front> {
         let mut front = Front::new();
         let mut failed = Error::new(Kind::Offline, "every remote that has the file is away");
         for attempt in 0..ATTEMPTS {
-            for (remote, replica) in sources {
+            for (remote, replica) in sources.iter_mut() {
                 if attempt > 0 && remote.is_away() {
+                    continue;
+                }
+                if let Err(error) = self.prove(flight, remote, replica).await {
+                    remote.heard(&error);
+                    failed = error;
                     continue;
                 }
                 let mut streamed = self.stream(flight, remote, replica, &mut front).await;
@@ -357,7 +330,7 @@ impl Downloads {
             let found = remote.backend.head(&replica.key).await?;
             return match found {
                 Some(meta) if meta.version == replica.meta.version => {
-                    self.first_bytes(flight, remote, meta.sha256)
+                    self.first_bytes(flight, remote, replica, &meta).await
                 }
                 _ => Err(Error::new(
                     Kind::Stale,
@@ -389,7 +362,7 @@ impl Downloads {
                     "the remote sent other bytes than were asked for",
                 ));
             }
-            self.first_bytes(flight, remote, got.meta.sha256)?;
+            self.first_bytes(flight, remote, replica, &got.meta).await?;
             let mut body = got.body;
             let mut at = hole.start;
             while let Some(chunk) = body.next().await {
@@ -417,10 +390,20 @@ impl Downloads {
         Ok(())
     }
 
-    fn first_bytes(&self, flight: &Flight, remote: &Remote, hash: Option<Sha256>) -> Result<()> {
+    async fn first_bytes(
+        &self,
+        flight: &Flight,
+        remote: &Remote,
+        replica: &Replica,
+        meta: &Meta,
+    ) -> Result<()> {
         remote.is_here();
-        if let Some(hash) = hash {
+        if let Some(hash) = meta.sha256 {
             flight.learn_sha256(hash);
+        }
+        if replica.meta.is_rough() && matches!(flight.stage(), Stage::Asking) {
+            // The file gets the writer's time when it is put in place.
+            self.learn(remote, replica, Some(meta.clone())).await?;
         }
         if matches!(flight.stage(), Stage::Asking) {
             flight.set_stage(Stage::Flowing);
@@ -497,7 +480,10 @@ impl Downloads {
 
     async fn fetch_side(&self, flight: &Arc<Flight>, range: &ByteRange) -> Result<()> {
         let sources = self.sources(&flight.node)?;
-        let (remote, replica) = &sources[0];
+        let proved = sources.iter().find(|(_, r)| r.matches(&flight.node));
+        let Some((remote, replica)) = proved else {
+            return Err(Error::new(Kind::Stale, "no remote is known to have it"));
+        };
         let got = remote
             .backend
             .get(

@@ -5,6 +5,7 @@ pub mod download;
 pub mod flight;
 pub mod plan;
 pub mod queue;
+mod sources;
 pub mod upload;
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Downloads and uploads against remotes in memory that do wrong on demand.
 
+mod tiers;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
