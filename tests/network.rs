@@ -25,25 +25,6 @@ mod uploads;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// What promise P8 allows.
-pub const FRESH: Duration = Duration::from_secs(1);
-
-/// Waits until `condition` holds, at most `limit`; returns how long it took.
-#[track_caller]
-pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let begun = Instant::now();
-    loop {
-        let done = condition();
-        let took = begun.elapsed();
-        assert!(took <= limit, "took {took:?}: {what}");
-        if done {
-            return took;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 /// What `ls` shows.
 pub fn names(dir: &Path) -> BTreeSet<String> {

@@ -15,27 +15,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use common::{Lab, Mount, Server, bytes, eventually, put};
+use common::{FRESH, Lab, Mount, Server, bytes, eventually, put, within};
 use proxy::Proxy;
 use serde_json::Value;
-
-const FRESH: Duration = Duration::from_secs(1);
-
-#[track_caller]
-fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    loop {
-        let done = condition();
-        let took = begun.elapsed();
-        assert!(took <= limit, "took {took:?}: {what}");
-        if done {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 fn has(path: &Path, content: &[u8]) -> bool {
     fs::read(path).is_ok_and(|b| b == content)

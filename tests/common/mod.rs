@@ -39,6 +39,36 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// What promise P8 allows.
+pub const FRESH: Duration = Duration::from_secs(1);
+
+/// `limit` on this machine now: where twice as many programs want to run as there are processors,
+/// everything takes twice as long.
+fn allowed(limit: Duration) -> Duration {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut words = text.split([' ', '/']);
+    let mut next = |n| words.nth(n).and_then(|word| word.parse::<f64>().ok());
+    let (lately, now) = (next(0).unwrap_or_default(), next(2).unwrap_or_default());
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+    limit.mul_f64(1.0 + lately.max(now) / processors as f64)
+}
+
+/// Waits until `condition` holds, at most about `limit`; returns how long it took.
+#[track_caller]
+pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let done = condition();
+        let took = begun.elapsed();
+        let most = allowed(limit);
+        assert!(took <= most, "took {took:?}, more than {most:?}: {what}");
+        if done {
+            return took;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// A directory for one test, with a home and a runtime directory of its own.
 pub struct Lab {
     dir: tempfile::TempDir,

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::common::{Lab, Mount, bytes, eventually, put};
+use super::common::{Lab, Mount, bytes, eventually, put, within};
 use super::proxy::Proxy;
-use super::{errno, is_absent, names, set, within};
+use super::{errno, is_absent, names, set};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than any deadline that a person may run into.

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::common::{Lab, Mount, bytes, eventually, put};
-use super::{FRESH, is_absent, names, set, within};
+use super::common::{FRESH, Lab, Mount, bytes, eventually, put, within};
+use super::{is_absent, names, set};
 
 fn listed<'a>(lab: &'a Lab, name: &str, args: &[&str]) -> Mount<'a> {
     let mount = lab.mount(name, args);

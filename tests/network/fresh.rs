@@ -5,9 +5,9 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::time::{Duration, Instant};
 
-use super::common::{Lab, Mount, bytes, eventually, put};
+use super::common::{FRESH, Lab, Mount, bytes, eventually, put, within};
 use super::proxy::Proxy;
-use super::{FRESH, errno, is_absent, names, set, within};
+use super::{errno, is_absent, names, set};
 
 /// Mounts, with the page cache or with what the machine can do best.
 fn mounted<'a>(lab: &'a Lab, url: &str, more: &[&str]) -> Mount<'a> {

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use super::common::{Lab, bytes, eventually, put};
-use super::{is_absent, names, set, within};
+use super::common::{Lab, bytes, eventually, put, within};
+use super::{is_absent, names, set};
 
 fn file_url(path: &std::path::Path) -> String {
     format!("file://{}", path.display())
