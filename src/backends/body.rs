@@ -13,7 +13,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::timeout;
 
-use super::ByteStream;
+use super::pulse::Pulse;
+use super::{ByteStream, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::ByteRange;
 
@@ -23,9 +24,13 @@ pub const CHUNK: usize = 256 * 1024;
 /// Looked at once the last byte was read, before it is given out.
 pub type Check = Arc<dyn Fn(&File) -> Result<()> + Send + Sync>;
 
-/// The first `size` bytes of a file. A file that is shorter ends the stream with `Corrupt`.
-pub fn file_stream(file: Arc<File>, size: u64) -> ByteStream {
-    range_stream(file, 0..size, Arc::new(|_| Ok(())))
+/// `range` of what is sent, at the upload's pace; `pulse` beats once for each [`CHUNK`] of it. A
+/// file that is shorter ends the stream with `Corrupt`.
+pub(super) fn outgoing(upload: &Upload, range: ByteRange, pulse: &Pulse) -> ByteStream {
+    let chunks = range_stream(upload.file.clone(), range, Arc::new(|_| Ok(())));
+    let beat = pulse.clone();
+    let chunks = chunks.inspect(move |_| beat.beat());
+    upload.pace.through(chunks, pulse)
 }
 
 /// `range` of a file, if `check` still holds when its last byte was read.
@@ -130,6 +135,7 @@ pub(super) fn cut(range: Option<ByteRange>, size: u64) -> ByteRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::memory::upload_of;
     use std::io::Write;
 
     async fn all(mut stream: ByteStream) -> (usize, Option<Kind>) {
@@ -171,9 +177,15 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![7; CHUNK + 5]).unwrap();
         let file = Arc::new(file);
-        let whole = file_stream(file.clone(), CHUNK as u64 + 5);
+        let upload = Upload {
+            file: file.clone(),
+            ..upload_of(b"", 1)
+        };
+        let pulse = Pulse::default();
+        let whole = outgoing(&upload, 0..CHUNK as u64 + 5, &pulse);
         assert_eq!(all(whole).await, (CHUNK + 5, None));
-        let short = file_stream(file.clone(), CHUNK as u64 + 6);
+        assert_eq!(pulse.count(), 2);
+        let short = outgoing(&upload, 0..CHUNK as u64 + 6, &pulse);
         assert_eq!(all(short).await, (CHUNK, Some(Kind::Corrupt)));
         let check: Check = Arc::new(|_| Err(Error::new(Kind::Stale, "changed")));
         let changed = range_stream(file, 2..10, check);

@@ -338,9 +338,7 @@ impl Inner {
 
     async fn send(&self, name: &str, upload: &Upload) -> Result<()> {
         let pulse = Pulse::default();
-        let beat = pulse.clone();
-        let bytes =
-            body::file_stream(upload.file.clone(), upload.size).inspect(move |_| beat.beat());
+        let bytes = body::outgoing(upload, 0..upload.size, &pulse);
         let request = self
             .request(Method::POST, "upload", name)
             .header(header::CONTENT_LENGTH, upload.size)

@@ -151,9 +151,7 @@ impl Http {
 
     async fn put_now(&self, key: &RelPath, upload: Upload, only: Precondition) -> Result<Meta> {
         let pulse = Pulse::default();
-        let beat = pulse.clone();
-        let bytes =
-            body::file_stream(upload.file.clone(), upload.size).inspect(move |_| beat.beat());
+        let bytes = body::outgoing(&upload, 0..upload.size, &pulse);
         let mut request = self
             .file(Method::PUT, key)
             .header(header::CONTENT_LENGTH, upload.size)

@@ -17,6 +17,9 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, watch};
 
 use self::state::{State, sha256};
+use super::pulse::Pulse;
+#[cfg(test)]
+use super::rate::Pace;
 use super::{Backend, Capabilities, Changes, Download, Upload, body};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Revision, Version};
@@ -213,6 +216,7 @@ pub(crate) fn upload_of(bytes: &[u8], mtime_ns: i64) -> Upload {
         size: bytes.len() as u64,
         mtime_ns,
         sha256: sha256(bytes),
+        pace: Pace::default(),
     }
 }
 
@@ -290,7 +294,7 @@ impl Backend for Memory {
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
         let fault = self.enter(Op::Put).await?;
         let mut bytes = Vec::new();
-        let mut sent = body::file_stream(upload.file.clone(), upload.size);
+        let mut sent = body::outgoing(&upload, 0..upload.size, &Pulse::default());
         while let Some(chunk) = sent.next().await {
             bytes.extend_from_slice(&chunk?);
         }

@@ -15,6 +15,7 @@ pub mod lan;
 pub mod limit;
 pub mod memory;
 mod pulse;
+pub mod rate;
 pub mod remote;
 pub mod retry;
 pub mod url;
@@ -84,6 +85,8 @@ pub struct Upload {
     pub size: u64,
     pub mtime_ns: i64,
     pub sha256: Sha256,
+    /// How fast it may be read.
+    pub pace: rate::Pace,
 }
 
 /// What happened since a cursor.
@@ -196,6 +199,8 @@ pub struct Options {
     pub retry: retry::Policy,
     /// Most requests in flight at a time.
     pub requests: usize,
+    /// Most bytes of files a second, both ways together.
+    pub rate: Option<u64>,
     /// How often a remote that tells no changes by itself is looked at.
     pub refresh: Duration,
     /// Whether a name that no listing has is asked for before it is said not to be there.
@@ -210,6 +215,7 @@ impl Default for Options {
             timeouts: Timeouts::default(),
             retry: retry::Policy::default(),
             requests: 32,
+            rate: None,
             refresh: Duration::from_secs(30),
             ask_on_miss: false,
             metrics: Arc::default(),
@@ -217,7 +223,7 @@ impl Default for Options {
     }
 }
 
-/// The backend for `url`: counted, limited, retried. Does no I/O yet.
+/// The backend for `url`: paced, counted, limited, retried. Does no I/O yet.
 /// Errors: [`Kind::Invalid`] for a key where none can be used.
 pub fn connect(
     url: &RemoteUrl,
@@ -245,6 +251,7 @@ pub fn connect(
     };
     let options = Options {
         requests: url.options().requests.unwrap_or(options.requests),
+        rate: url.options().rate.or(options.rate),
         ..options.clone()
     };
     Ok(wrap(bare, &options))
@@ -253,7 +260,11 @@ pub fn connect(
 /// `bare` as [`connect`] gives it out: every attempt is counted, and waiting for the
 /// next attempt takes nobody's place.
 pub fn wrap(bare: Arc<dyn Backend>, options: &Options) -> Arc<dyn Backend> {
-    let counted = Arc::new(count::Count::new(bare, options.metrics.clone()));
+    let paced: Arc<dyn Backend> = match options.rate {
+        Some(rate) => Arc::new(rate::Rate::new(bare, rate::Pace::new(rate))),
+        None => bare,
+    };
+    let counted = Arc::new(count::Count::new(paced, options.metrics.clone()));
     let limited = Arc::new(limit::Limit::new(counted, options.requests));
     Arc::new(retry::Retry::new(limited, options.retry))
 }

@@ -21,6 +21,7 @@ use super::commit::{Commit, seen};
 use super::download::Downloads;
 use super::queue::{Lanes, Waiting, back_off, next_ready};
 use crate::backends::Upload;
+use crate::backends::rate::Pace;
 use crate::backends::remote::{Remote, Remotes};
 use crate::beneath::{Mode, OFlags, facts_of};
 use crate::clock::Chance;
@@ -437,6 +438,7 @@ impl Uploads {
                 size: before.size,
                 mtime_ns,
                 sha256,
+                pace: Pace::default(),
             })
         })
         .await

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use larder::backends::fxcache::Fxcache;
+use larder::backends::rate::Pace;
 use larder::backends::url::RemoteUrl;
 use larder::backends::{Backend, Found, Timeouts, Upload};
 use larder::error::{Kind, Result};
@@ -49,6 +50,7 @@ fn upload(content: &[u8]) -> Upload {
         size: content.len() as u64,
         mtime_ns: 1,
         sha256: Sha256(sha2::Sha256::digest(content).into()),
+        pace: Pace::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use larder::backends::rate::Pace;
 use larder::backends::{Backend, Changes, Download, Upload};
 use larder::error::{Error, Kind, Result};
 use larder::object::{
@@ -57,6 +58,7 @@ fn upload(bytes: &[u8]) -> Upload {
         size: bytes.len() as u64,
         mtime_ns: MTIME,
         sha256: Sha256(sha2::Sha256::digest(bytes).into()),
+        pace: Pace::default(),
     }
 }
 

@@ -9,7 +9,6 @@ use sha2::Digest;
 
 use super::{look, meta};
 use crate::backends::Upload;
-use crate::backends::body::CHUNK;
 use crate::backends::pulse::Pulse;
 use crate::beneath::{Dir, FileKind, Mode, OFlags, Onto, facts_of, set_times_of};
 use crate::clock::{Chance, Clock};
@@ -97,19 +96,25 @@ fn check(root: &Dir, key: &RelPath, only: &Precondition) -> Result<()> {
 
 /// Copies, and proves that what was copied is what was promised.
 fn copy(upload: &Upload, to: &File, pulse: &Pulse) -> Result<()> {
-    let mut buffer = vec![0; CHUNK];
+    let piece = upload.pace.piece();
+    let mut buffer = vec![0; piece];
     let mut hash = sha2::Sha256::new();
     let mut at = 0;
     while at < upload.size {
-        let most = usize::try_from(upload.size - at)
-            .unwrap_or(CHUNK)
-            .min(CHUNK);
+        if pulse.is_abandoned() {
+            return Err(Error::new(Kind::Cancelled, "nobody waits for it any more"));
+        }
+        let left = usize::try_from(upload.size - at).unwrap_or(piece);
+        let most = left.min(piece);
         let count = match upload.file.read_at(&mut buffer[..most], at) {
             Ok(0) => break,
             Ok(count) => count,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e.into()),
         };
+        let paused = pulse.pause();
+        upload.pace.take_blocking(count);
+        drop(paused);
         to.write_all_at(&buffer[..count], at)?;
         hash.update(&buffer[..count]);
         at += count as u64;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backends::memory::upload_of;
+use crate::backends::rate::Pace;
 
 fn p(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
@@ -119,6 +120,33 @@ async fn p8_a_file_that_changes_while_it_is_read_is_stale() {
     let error = got.body.next().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), Kind::Stale);
     assert!(got.body.next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_upload_keeps_its_rate_and_ends_with_whoever_wants_it() {
+    let (temp, directory) = directory();
+    let slow = |size: usize, rate| Upload {
+        pace: Pace::new(rate),
+        ..upload_of(&vec![1; size], 1)
+    };
+    let begun = std::time::Instant::now();
+    let mib = 1 << 20;
+    put(&directory, "a", slow(2 * mib, 4 * mib as u64))
+        .await
+        .unwrap();
+    // Half a second, but for the burst of a quarter.
+    assert!(begun.elapsed() >= Duration::from_millis(249));
+    // A quarter of an hour, if somebody waited for it.
+    let sent = put(&directory, "b", slow(mib, 1200));
+    let given_up = tokio::time::timeout(Duration::from_millis(50), sent).await;
+    assert!(given_up.is_err());
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let partial = temp.path().join("remote/.larder/partial");
+    while fs::read_dir(&partial).unwrap().count() > 0 {
+        assert!(std::time::Instant::now() < deadline, "it goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!temp.path().join("remote/b").exists());
 }
 
 #[tokio::test]
