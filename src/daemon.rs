@@ -8,6 +8,7 @@
 mod answer;
 mod guard;
 mod status;
+mod tiers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backends::remote::{Remote, Remotes};
-use crate::backends::url::RemoteUrl;
 use crate::backends::{Options as RemoteOptions, connect};
 use crate::beneath::Dir;
 use crate::clock::{Chance, Clock};
@@ -38,6 +38,7 @@ use crate::sync::feed::{Bell, Feed};
 use crate::sync::times::Times;
 
 pub use crate::fs::mounts::{MountEntry, detach_dead, mounts};
+pub use tiers::{Tier, tiers};
 
 /// How long the background may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -196,18 +197,12 @@ fn remotes(
         ..RemoteOptions::default()
     };
     let mut built = Vec::new();
-    for spec in &config.remotes {
-        let url = RemoteUrl::parse(&spec.url)?;
-        built.push((
-            url.shown().to_owned(),
-            connect(&url, &spec.credentials, &options)?,
-        ));
+    let mut wanted = Vec::new();
+    for tier in tiers(config)? {
+        let shown = tier.url.shown().to_owned();
+        wanted.push((shown.clone(), tier.upload));
+        built.push((shown, connect(&tier.url, &tier.credentials, &options)?));
     }
-    let upload = config.upload && !config.read_only;
-    let wanted: Vec<_> = built
-        .iter()
-        .map(|(shown, _)| (shown.clone(), upload))
-        .collect();
     let rows = index.edit(move |w| w.set_remotes(&wanted))?;
     let mut remotes = Vec::new();
     for row in rows {

@@ -6,7 +6,6 @@ use clap::Args;
 
 use super::flags::MountFlags;
 use super::{Context, Outcome, background, log, show};
-use crate::backends::url::RemoteUrl;
 use crate::config::{MountConfig, resolve_mount};
 use crate::control::{self, Answer, Client, Request};
 use crate::daemon;
@@ -63,9 +62,7 @@ impl Mount {
                 "no remote is given; add `--remote http://HOST:5002` (or set REMOTE_FXCACHE_URL)";
             return Err(Error::new(Kind::Invalid, text));
         }
-        for remote in &config.remotes {
-            RemoteUrl::parse(&remote.url)?;
-        }
+        daemon::tiers(&config)?;
         // The daemon has another working directory.
         if let Some(store) = &mut config.store {
             *store = std::path::absolute(&store).about(store.display())?;

@@ -32,7 +32,7 @@ impl Daemon {
             read_path: self.read_path().to_owned(),
             offline: self.config.offline.to_string(),
             read_only: self.config.read_only,
-            upload: self.config.upload,
+            upload: rows.iter().any(|row| row.upload),
             stream: self.config.stream,
             remotes: rows.iter().map(|row| self.remote(row)).collect(),
             known: amount(totals.files, totals.bytes),

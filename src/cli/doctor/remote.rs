@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Check;
-use crate::backends::url::RemoteUrl;
 use crate::backends::{self, Backend, Capabilities, Options, retry};
-use crate::config::{MountConfig, RemoteSpec};
+use crate::config::MountConfig;
+use crate::daemon::{self, Tier};
 use crate::error::{About, Error, Kind, Result};
 
 const NAME: &str = "remote";
@@ -23,22 +23,30 @@ pub fn checks(config: &MountConfig) -> Result<Vec<Check>> {
         .enable_all()
         .build()
         .about("starting the checks")?;
-    let each = config.remotes.iter();
+    let tiers = match daemon::tiers(config) {
+        Ok(tiers) => tiers,
+        Err(error) => {
+            let advice = "correct the URL";
+            return Ok(vec![Check::fail(NAME, error.to_string(), advice)]);
+        }
+    };
+    let each = tiers.iter();
     Ok(each
-        .map(|remote| runtime.block_on(check(remote, config.upload)))
+        .map(|tier| runtime.block_on(check(tier, config)))
         .collect())
 }
 
-async fn check(remote: &RemoteSpec, upload: bool) -> Check {
-    let (url, backend) = match open(remote) {
-        Ok(both) => both,
+async fn check(tier: &Tier, config: &MountConfig) -> Check {
+    let url = &tier.url;
+    let backend = match open(tier, config) {
+        Ok(backend) => backend,
         Err(error) => return Check::fail(NAME, error.to_string(), "correct the URL or the key"),
     };
     let began = Instant::now();
     let asked = tokio::time::timeout(PATIENCE, backend.capabilities()).await;
     let late = || Error::new(Kind::TimedOut, "no answer within 10 seconds");
     match asked.unwrap_or_else(|_| Err(late())) {
-        Ok(can) => verdict(url.shown(), can, upload, began.elapsed()),
+        Ok(can) => verdict(tier, can, began.elapsed()),
         Err(error) => Check::fail(
             NAME,
             format!("{}: {}", url.shown(), error.message()),
@@ -47,20 +55,19 @@ async fn check(remote: &RemoteSpec, upload: bool) -> Check {
     }
 }
 
-fn open(remote: &RemoteSpec) -> Result<(RemoteUrl, Arc<dyn Backend>)> {
-    let url = RemoteUrl::parse(&remote.url)?;
+fn open(tier: &Tier, config: &MountConfig) -> Result<Arc<dyn Backend>> {
     let options = Options {
+        ask_on_miss: config.ask_on_miss,
         retry: retry::Policy {
             attempts: 1,
             ..retry::Policy::default()
         },
         ..Options::default()
     };
-    let backend = backends::connect(&url, &remote.credentials, &options)?;
-    Ok((url, backend))
+    backends::connect(&tier.url, &tier.credentials, &options)
 }
 
-fn verdict(url: &str, can: Capabilities, upload: bool, took: Duration) -> Check {
+fn verdict(tier: &Tier, can: Capabilities, took: Duration) -> Check {
     let how = match (can.put, can.changes) {
         _ if can.is_original() && can.listing => {
             "an FXCACHE server, listed by its own index; takes uploads"
@@ -73,8 +80,9 @@ fn verdict(url: &str, can: Capabilities, upload: bool, took: Duration) -> Check 
         (false, true) => "for reading only, tells changes",
         (false, false) => "for reading only, is listed again now and then",
     };
+    let url = &tier.url;
     let found = format!("{url} answered in {} ms: {how}", took.as_millis());
-    if upload && !can.put {
+    if tier.upload && !can.put {
         let advice = "uploads are wanted but it refuses them: set its key with --key-file or LARDER_KEY, or start the server with --open-writes";
         return Check::fail(NAME, found, advice);
     }
