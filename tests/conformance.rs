@@ -8,14 +8,17 @@
 
 #[path = "suites/backend.rs"]
 mod backend;
+#[path = "common/s3.rs"]
+mod s3;
 
 use std::sync::Arc;
 
 use backend::conforms;
 use larder::backends::memory::Memory;
-use larder::backends::url::RemoteUrl;
+use larder::backends::s3::S3;
+use larder::backends::url::{Place, RemoteUrl};
 use larder::backends::{Options, connect, wrap};
-use larder::secret::Credentials;
+use larder::secret::{AccessKey, Credentials, Secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory() {
@@ -66,4 +69,50 @@ async fn server_inside_wrappers() {
     let (server, url) = served(temp.path()).await;
     conforms(connect(&url, &Credentials::default(), &Options::default()).unwrap()).await;
     server.stop().await;
+}
+
+/// A bucket with `habits`, and a client for a prefix of it.
+fn bucket(habits: s3::Habits) -> (s3::S3Server, RemoteUrl, Credentials) {
+    let store = s3::S3Server::start(habits);
+    let url = RemoteUrl::parse(&store.url("p//q/v1")).unwrap();
+    let access = AccessKey {
+        id: s3::KEY.into(),
+        secret: Secret::new(s3::SECRET).unwrap(),
+        session: None,
+    };
+    let credentials = Credentials {
+        key: None,
+        access: Some(access),
+    };
+    (store, url, credentials)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bucket_bare() {
+    let (store, url, credentials) = bucket(s3::Habits::default());
+    let Place::S3(place) = url.place() else {
+        panic!("not a bucket")
+    };
+    let options = Options::default();
+    let bare = S3::new(place, url.shown(), credentials.access, &options);
+    conforms(Arc::new(bare)).await;
+    assert_eq!(store.keys(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bucket_inside_wrappers() {
+    let (store, url, credentials) = bucket(s3::Habits::default());
+    conforms(connect(&url, &credentials, &Options::default()).unwrap()).await;
+    assert_eq!(store.keys(), [""; 0]);
+}
+
+/// No checksums, and nothing kept of what users say: times are those of arrival.
+#[tokio::test(flavor = "multi_thread")]
+async fn bucket_without_checksums() {
+    let (store, url, credentials) = bucket(s3::Habits {
+        checksums: false,
+        ..s3::Habits::default()
+    });
+    conforms(connect(&url, &credentials, &Options::default()).unwrap()).await;
+    assert_eq!(store.keys(), [""; 0]);
 }

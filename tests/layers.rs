@@ -26,6 +26,8 @@ const FLOORS: &[&[&str]] = &[
     &["cli", "lib", "main"],
 ];
 
+const S3: &[&str] = &["backends/s3.rs", "backends/s3/"];
+
 /// Third parties and the only places that may name them (prefixes below `src/`).
 const CONFINED: &[(&str, &[&str])] = &[
     ("fuser", &["fs.rs", "fs/"]),
@@ -39,6 +41,13 @@ const CONFINED: &[(&str, &[&str])] = &[
             "backends/fxcache/",
         ],
     ),
+    ("aws_config", S3),
+    ("aws_sdk_s3", S3),
+    ("aws_smithy_checksums", S3),
+    ("aws_smithy_http_client", S3),
+    ("http_body", S3),
+    ("md5", S3),
+    ("mime_guess", S3),
     ("url", &["backends/"]),
     ("axum", &["server/"]),
     ("hyper", &["server/"]),

@@ -259,7 +259,12 @@ impl Backend for Directory {
         let check: body::Check = Arc::new(move |file| unchanged(file, &opened));
         let bytes = body::range_stream(Arc::new(file), range.clone(), check);
         let body = body::exactly(bytes, range.end - range.start, self.times.stall);
-        Ok(Download { meta, range, body })
+        Ok(Download {
+            meta,
+            range,
+            body,
+            is_proven: false,
+        })
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {

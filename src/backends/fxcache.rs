@@ -255,6 +255,7 @@ impl Inner {
             meta,
             range: sent,
             body,
+            is_proven: false,
         })
     }
 
@@ -307,6 +308,7 @@ impl Inner {
             meta,
             range: at..at,
             body: Box::pin(stream::empty()),
+            is_proven: false,
         })
     }
 

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 pub(super) use self::answer::{content_range, small};
 pub(super) use self::connection::{ask, client, credentials};
-pub(super) use self::failure::lost;
+pub(super) use self::failure::{find, lost, root, system_kind};
 use self::lines::Lines;
 use self::listing::{collect, delta};
 use super::pulse::{Pulse, alive};
@@ -110,7 +110,12 @@ impl Http {
         let at = range.start.min(meta.size);
         let range = at..at;
         let body = Box::pin(stream::empty());
-        Ok(Download { meta, range, body })
+        Ok(Download {
+            meta,
+            range,
+            body,
+            is_proven: false,
+        })
     }
 
     async fn get_now(
@@ -146,6 +151,7 @@ impl Http {
             body: body::exactly(chunks, sent.end - sent.start, self.times.stall),
             range: sent,
             meta,
+            is_proven: false,
         })
     }
 
@@ -195,7 +201,7 @@ impl Http {
     }
 }
 
-pub(super) fn range_header(range: &ByteRange) -> String {
+pub(in crate::backends) fn range_header(range: &ByteRange) -> String {
     match range.end {
         // Open ends are for readers that do not know the size; servers parse 63 bits.
         end if end > i64::MAX as u64 => format!("bytes={}-", range.start),

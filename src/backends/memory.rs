@@ -288,7 +288,13 @@ impl Backend for Memory {
         let range = body::cut(range, meta.size);
         let bytes = bytes.slice(range.start as usize..range.end as usize);
         let body = broken(bytes, fault.clone());
-        leave(fault, Ok(Download { meta, range, body }))
+        let download = Download {
+            meta,
+            range,
+            body,
+            is_proven: false,
+        };
+        leave(fault, Ok(download))
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {

@@ -18,6 +18,7 @@ mod pulse;
 pub mod rate;
 pub mod remote;
 pub mod retry;
+pub mod s3;
 pub mod url;
 
 use std::fs::File;
@@ -61,9 +62,14 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether it is an original FXCACHE server: no other remote has what its listing lacks.
+    /// Whether it is an original FXCACHE server: no other but a bucket has what its listing lacks.
     pub fn is_original(self) -> bool {
-        self.probe
+        self.probe && !self.is_bucket()
+    }
+
+    /// Whether it is an S3 bucket: nobody else has listings that cost.
+    pub fn is_bucket(self) -> bool {
+        self.page.is_some()
     }
 }
 
@@ -75,6 +81,9 @@ pub struct Download {
     pub range: ByteRange,
     /// The bytes, in order.
     pub body: ByteStream,
+    /// Whether the backend looks at all of a whole body: if it ends it as [`Kind::Corrupt`],
+    /// every byte that came before is in doubt.
+    pub is_proven: bool,
 }
 
 /// One object's bytes, to be sent. The file is read from its start by position, as
@@ -230,6 +239,11 @@ pub fn connect(
     credentials: &Credentials,
     options: &Options,
 ) -> Result<Arc<dyn Backend>> {
+    let options = Options {
+        requests: url.options().requests.unwrap_or(options.requests),
+        rate: url.options().rate.or(options.rate),
+        ..options.clone()
+    };
     let bare: Arc<dyn Backend> = match url.place() {
         Place::Http { .. } => Arc::new(lan::Lan::new(
             url,
@@ -244,15 +258,10 @@ pub fn connect(
             }
             Arc::new(dir::Directory::new(path, options.timeouts))
         }
-        Place::S3(_) => {
-            let why = "S3 buckets cannot be reached yet";
-            return Err(Error::new(Kind::Unsupported, why).about(url));
+        Place::S3(bucket) => {
+            let access = credentials.access.clone();
+            Arc::new(s3::S3::new(bucket, url.shown(), access, &options))
         }
-    };
-    let options = Options {
-        requests: url.options().requests.unwrap_or(options.requests),
-        rate: url.options().rate.or(options.rate),
-        ..options.clone()
     };
     Ok(wrap(bare, &options))
 }

@@ -366,7 +366,15 @@ impl Downloads {
             let mut body = got.body;
             let mut at = hole.start;
             while let Some(chunk) = body.next().await {
-                let chunk = chunk?;
+                let chunk = match chunk {
+                    // All that came before is as wrong as what is missing.
+                    Err(error) if got.is_proven && error.kind() == Kind::Corrupt => {
+                        flight.start_over()?;
+                        *front = Front::new();
+                        return Err(error);
+                    }
+                    chunk => chunk?,
+                };
                 since_checkpoint += chunk.len() as u64;
                 at = self.take_chunk(flight, at, &hole, chunk, front)?;
                 if since_checkpoint >= CHECKPOINT {

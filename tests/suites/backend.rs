@@ -117,6 +117,11 @@ impl Suite {
         objects.into_iter().map(|object| object.key).collect()
     }
 
+    /// Whether it is a bucket: names are text, and slashes in them make no directories.
+    async fn is_flat(&self) -> bool {
+        self.remote.capabilities().await.unwrap().is_bucket()
+    }
+
     async fn what_was_put_comes_back(&self) {
         let key = p("dir/sub/file.bin");
         let meta = self
@@ -179,7 +184,9 @@ impl Suite {
             assert_eq!(meta.mtime_ns, mtime_ns);
             let head = self.remote.head(&key).await.unwrap().unwrap();
             assert_eq!(head.mtime_ns, mtime_ns);
-            assert_eq!(self.list().await.1[0].meta.mtime_ns, mtime_ns);
+            let listed = self.list().await.1.remove(0).meta;
+            let told = listed.arrival.is_none_or(|arrival| !arrival.only);
+            assert!(!told || listed.mtime_ns == mtime_ns, "{listed:?}");
         }
         self.remove(&key).await;
     }
@@ -309,6 +316,9 @@ impl Suite {
     }
 
     async fn a_file_and_a_directory_cannot_share_a_name(&self) {
+        if self.is_flat().await {
+            return;
+        }
         self.place(&p("both/file"), b"x").await;
         for key in ["both", "both/file/deeper"] {
             let put = kind(self.put(&p(key), b"y", Precondition::None).await);
@@ -345,8 +355,8 @@ impl Suite {
         ]
         .map(|name| name.as_bytes().to_vec())
         .to_vec();
-        // Some file systems take text only.
-        if cfg!(target_os = "linux") {
+        // Some file systems take text only, and so do buckets.
+        if cfg!(target_os = "linux") && !self.is_flat().await {
             names.push(b"not\xffutf8\x80".to_vec());
         }
         let keys: Vec<_> = names

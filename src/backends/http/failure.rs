@@ -29,7 +29,7 @@ pub(in crate::backends) fn lost(error: reqwest::Error) -> Error {
 }
 
 /// The innermost cause, which names the trouble; what is around it names our libraries.
-fn root(error: &(dyn StdError + 'static)) -> String {
+pub(in crate::backends) fn root(error: &(dyn StdError + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -37,7 +37,10 @@ fn root(error: &(dyn StdError + 'static)) -> String {
     innermost.to_string()
 }
 
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+/// The first cause that is a `T`.
+pub(in crate::backends) fn find<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
     let mut at = Some(error);
     while let Some(error) = at {
         if let Some(found) = error.downcast_ref() {
@@ -48,7 +51,8 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     None
 }
 
-fn system_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+/// What the system said, if it said anything.
+pub(in crate::backends) fn system_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
     let mut at = Some(error);
     while let Some(error) = at {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);

@@ -75,6 +75,10 @@ fn verdict(tier: &Tier, can: Capabilities, took: Duration) -> Check {
         _ if can.is_original() => {
             "an FXCACHE server whose index cannot be had: names are asked for one by one; takes uploads"
         }
+        _ if can.is_bucket() && !can.listing => {
+            "a bucket that these keys may not list: names are asked for one by one"
+        }
+        _ if can.is_bucket() => "a bucket; is listed again now and then",
         (true, true) => "takes uploads, tells changes",
         (true, false) => "takes uploads, is listed again now and then",
         (false, true) => "for reading only, tells changes",

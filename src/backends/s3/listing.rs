@@ -1,0 +1,150 @@
+//! What a bucket says it holds, page by page, in order.
+
+use std::time::Duration;
+
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::{EncodingType, Object as Listing};
+use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
+
+use super::answer;
+use super::door::{Door, timed};
+use super::keys::Found;
+use crate::error::{Error, Kind, Result};
+use crate::object::{Arrival, Listed, Meta, Object};
+
+/// Sends everything below the prefix, in order.
+pub(super) async fn list(door: &Door, batches: mpsc::Sender<Vec<Listed>>) -> Result<()> {
+    let mut question = Question {
+        prefix: door.keys.base().to_owned(),
+        ..Question::default()
+    };
+    loop {
+        let page = page(door, &question, door.times.answer).await?;
+        let batch = page.entries.into_iter().map(|(_, listed)| listed);
+        let gone = |_| Error::new(Kind::Cancelled, "nobody takes the listing");
+        batches.send(batch.collect()).await.map_err(gone)?;
+        if page.token.is_none() {
+            return Ok(());
+        }
+        question.token = page.token;
+    }
+}
+
+/// The most that a store tells in one answer.
+pub(super) const PAGE: i32 = 1000;
+
+/// Which keys to tell, and how.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Question {
+    /// All of them begin with this.
+    pub(super) prefix: String,
+    /// All of them come after this.
+    pub(super) after: Option<String>,
+    /// Where the answer before broke off.
+    pub(super) token: Option<String>,
+    /// Whether what follows the next slash is told as one.
+    pub(super) folded: bool,
+    pub(super) most: Option<i32>,
+}
+
+/// One page of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// Keys and what they are, in ascending order.
+    pub(super) entries: Vec<(String, Listed)>,
+    /// Every key of the page, also those that are nothing: the last one.
+    pub(super) last: Option<String>,
+    pub(super) folders: Vec<String>,
+    pub(super) token: Option<String>,
+}
+
+/// Asks for one page.
+pub(super) async fn page(door: &Door, question: &Question, limit: Duration) -> Result<Page> {
+    let request = door
+        .client()
+        .await?
+        .list_objects_v2()
+        .bucket(door.name())
+        .prefix(&question.prefix)
+        .set_start_after(question.after.clone())
+        .set_continuation_token(question.token.clone())
+        .set_delimiter(question.folded.then(|| "/".to_owned()))
+        .max_keys(question.most.unwrap_or(PAGE))
+        .encoding_type(EncodingType::Url);
+    let answer = timed(limit, request.send()).await?;
+    let mut page = Page::default();
+    let is_encoded = answer.encoding_type() == Some(&EncodingType::Url);
+    for listing in answer.contents() {
+        let key = listing.key().ok_or_else(nameless)?;
+        let key = name(key, is_encoded)?;
+        if page.last.as_ref().is_some_and(|last| *last >= key) {
+            let why = "the bucket is not listed in order, and such buckets cannot be used";
+            return Err(Error::new(Kind::Unsupported, why));
+        }
+        if let Some(listed) = listed(door, &key, listing)? {
+            page.entries.push((key.clone(), listed));
+        }
+        page.last = Some(key);
+    }
+    for folder in answer.common_prefixes() {
+        let folder = folder.prefix().ok_or_else(nameless)?;
+        page.folders.push(name(folder, is_encoded)?);
+    }
+    page.token = token(&answer, question)?;
+    Ok(page)
+}
+
+fn nameless() -> Error {
+    answer::corrupt("the listing has an object without a key")
+}
+
+fn token(answer: &ListObjectsV2Output, question: &Question) -> Result<Option<String>> {
+    if answer.is_truncated() != Some(true) {
+        return Ok(None);
+    }
+    match answer.next_continuation_token() {
+        // The same place again would never end.
+        Some(token) if question.token.as_deref() != Some(token) => Ok(Some(token.to_owned())),
+        _ => Err(answer::corrupt(
+            "the listing breaks off without saying where",
+        )),
+    }
+}
+
+/// Names come encoded as in a form, because XML cannot hold all of them.
+fn name(text: &str, is_encoded: bool) -> Result<String> {
+    if !is_encoded {
+        return Ok(text.to_owned());
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    let decoded = decoded.map_err(|_| answer::corrupt("the listing has a key that is not UTF-8"));
+    Ok(decoded?.into_owned())
+}
+
+fn listed(door: &Door, key: &str, listing: &Listing) -> Result<Option<Listed>> {
+    let size = answer::size(listing.size())?;
+    let path = match door.keys.found(key, size) {
+        Found::File(path) => path,
+        Found::Refused(refused) => return Ok(Some(refused)),
+        Found::Nothing => return Ok(None),
+    };
+    let at_ns = answer::nanoseconds(listing.last_modified())?;
+    let version = match answer::version(listing.e_tag()) {
+        Ok(version) => version,
+        Err(error) => {
+            let (shown, why) = (path.to_string(), error.message().to_owned());
+            return Ok(Some(Listed::Refused { shown, why }));
+        }
+    };
+    let meta = Meta {
+        size,
+        mtime_ns: at_ns,
+        version,
+        sha256: None,
+        revision: None,
+        arrival: Some(Arrival { at_ns, only: true }),
+    };
+    Ok(Some(Listed::Object(Object { key: path, meta })))
+}
