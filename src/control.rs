@@ -212,6 +212,14 @@ pub struct OutboxStatus {
     pub oldest_attempts: u64,
     /// Files not sent because they have to be repaired first: torn ones.
     pub held_back: u64,
+    /// Of those pending, files that are published last and wait for others.
+    #[serde(default)]
+    pub behind: u64,
+    /// The oldest of them, and what it waits for, where that is known.
+    #[serde(default)]
+    pub behind_path: Option<String>,
+    #[serde(default)]
+    pub behind_for: Option<String>,
     /// Files that a remote cannot take as they are; they stay here. Not among those pending.
     #[serde(default)]
     pub refused: u64,

@@ -42,6 +42,8 @@ pub use tiers::{Tier, tiers};
 
 /// How long the background may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon background work that a full disk ended begins anew.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of partial downloads that are kept over a restart.
 const KEPT_PARTIALS: u64 = 8 << 30;
 
@@ -130,6 +132,7 @@ fn build(
         propagate_deletes: config.propagate_deletes,
         local_wins: config.conflicts == ConflictPolicy::LocalWins,
         excludes: Patterns::new(&config.exclude)?,
+        publish_last: Patterns::new(&config.publish_last)?,
     };
     let overlay = Overlay::new(Parts {
         store: store.clone(),
@@ -341,8 +344,18 @@ fn background(
 
 /// Background work of every start: the folder against its rows, what old remotes left, old partials.
 fn settle(overlay: &Arc<Overlay>, stop: &dyn Fn() -> bool) -> Result<()> {
-    overlay.store.prune_partials(&|_| false, KEPT_PARTIALS)?;
-    overlay.reconcile_all(stop)?;
+    let pruned = overlay.store.prune_partials(&|_| false, KEPT_PARTIALS);
+    let compared = overlay.reconcile_all(stop);
+    // What waits for this does not wait for ever because a directory could not be read.
+    while let Err(error) = overlay.put_in_order(stop) {
+        tracing::warn!(%error, "the outbox cannot be put in order yet");
+        std::thread::sleep(AGAIN);
+        if stop() {
+            return Ok(());
+        }
+    }
+    pruned?;
+    compared?;
     loop {
         let now = Clock::System.now_ns();
         if stop() || !overlay.index.edit(move |w| w.forget_some(1000, now))? {

@@ -17,6 +17,8 @@ mod away;
 mod deletes;
 #[path = "network/fresh.rs"]
 mod fresh;
+#[path = "network/order.rs"]
+mod order;
 #[path = "network/remotes.rs"]
 mod remotes;
 #[path = "network/uploads.rs"]

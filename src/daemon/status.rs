@@ -107,7 +107,11 @@ impl Daemon {
             .iter()
             .filter(|n| n.writing == crate::index::Writing::Torn)
             .count();
+        let (behind, held_up) = self.overlay.uploads.held_up()?;
         Ok(OutboxStatus {
+            behind,
+            behind_path: held_up.as_ref().map(|h| h.path.encode()),
+            behind_for: held_up.and_then(|h| h.by).map(|path| path.encode()),
             pending: totals.pending,
             uploading: self.overlay.uploads.active() as u64,
             bytes,

@@ -415,7 +415,7 @@ impl Writer {
         local_only: &dyn Fn(&RelPath) -> bool,
         now_ms: i64,
     ) -> Result<()> {
-        let mut work = vec![id];
+        let (mut work, mut files) = (vec![id], Vec::new());
         while let Some(id) = work.pop() {
             let Some(node) = node::node(&self.c, id)? else {
                 continue;
@@ -430,11 +430,18 @@ impl Writer {
                     )?;
                     work.extend(found.into_iter().map(|n| NodeId(n as u64)));
                 }
-                NodeKind::File => self.requeue_file(&node, propagate, local_only, now_ms)?,
+                NodeKind::File => {
+                    self.requeue_file(&node, propagate, local_only, now_ms)?;
+                    files.push(id);
+                }
                 NodeKind::Symlink => {}
             }
         }
-        Ok(())
+        // Of what moved together, nothing was there before the other.
+        match files.len() {
+            0 | 1 => Ok(()),
+            _ => self.queue_behind(&files),
+        }
     }
 
     fn requeue_file(
@@ -449,7 +456,8 @@ impl Writer {
         };
         let stays = local_only(&path);
         self.let_go_of_unseen(node, &path)?;
-        // What was queued was meant for the old name, with that name's base.
+        // What was queued was meant for the old name, with that name's base. Its place it keeps.
+        let places = self.places(node.id)?;
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
         if propagate && !stays {
             // Sent once the new name is up: until then the old one may be all that has the bytes.
@@ -460,6 +468,7 @@ impl Writer {
             }
         }
         let generation = self.queue_put(node.id, !stays, now_ms)?;
+        self.take_places(node.id, &places)?;
         // Bytes that the remote has under the old name stay clean.
         self.run_sql(
             "UPDATE nodes SET dirty = ?2 WHERE id = ?1 AND dirty <> 0",

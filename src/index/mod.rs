@@ -12,6 +12,7 @@ pub mod holding;
 pub mod learn;
 pub mod node;
 pub mod outbox;
+pub mod place;
 pub mod remote;
 pub mod runs;
 mod schema;

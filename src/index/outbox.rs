@@ -29,6 +29,7 @@ pub enum Operation {
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
+    /// Its place in the queue (see `place`): a file that is rewritten or renamed before it went up keeps it.
     pub id: i64,
     pub remote: RemoteId,
     pub operation: Operation,
@@ -54,19 +55,22 @@ pub enum Sent {
     Moot,
 }
 
+pub(super) fn operation(node: Option<i64>, key: Option<Vec<u8>>) -> Result<Operation> {
+    match (node, key) {
+        (Some(id), None) => Ok(Operation::Put(NodeId(id as u64))),
+        (None, Some(key)) => Ok(Operation::Delete(RelPath::new(&key)?)),
+        _ => Err(Error::new(Kind::Corrupt, "index: bad outbox row")),
+    }
+}
+
 fn row_of(row: &Row<'_>) -> Result<OutboxRow> {
     let node: Option<i64> = row.get(2).map_err(sql)?;
     let key: Option<Vec<u8>> = row.get(3).map_err(sql)?;
     let base: Option<String> = row.get(4).map_err(sql)?;
-    let operation = match (node, key) {
-        (Some(id), None) => Operation::Put(NodeId(id as u64)),
-        (None, Some(key)) => Operation::Delete(RelPath::new(&key)?),
-        _ => return Err(Error::new(Kind::Corrupt, "index: bad outbox row")),
-    };
     Ok(OutboxRow {
         id: row.get(0).map_err(sql)?,
         remote: RemoteId(row.get(1).map_err(sql)?),
-        operation,
+        operation: operation(node, key)?,
         base: base.as_deref().map(Version::new).transpose()?,
         generation: row.get::<_, i64>(5).map_err(sql)? as u64,
         queued_at_ms: row.get(6).map_err(sql)?,
@@ -227,7 +231,7 @@ impl Writer {
     }
 
     fn queue_put_to(
-        &self,
+        &mut self,
         remote: RemoteId,
         id: NodeId,
         path: &RelPath,
@@ -239,14 +243,15 @@ impl Writer {
             "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
             params![remote.0, path.as_bytes()],
         )?;
-        let base = self.base_for(remote, id, path)?;
+        let (base, place) = (self.base_for(remote, id, path)?, self.fresh_generation());
         self.run_sql(
-            "INSERT INTO outbox(remote, node, base, generation, queued_at, not_before) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO outbox(remote, node, base, generation, queued_at, not_before, id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT(remote, node) WHERE node IS NOT NULL DO UPDATE SET generation = excluded.generation,
              not_before = excluded.not_before, attempts = 0",
             params![
                 remote.0, id.0 as i64, base.as_ref().map(Version::as_str), generation as i64, now_ms,
-                now_ms + SETTLE_MS
+                now_ms + SETTLE_MS, place as i64
             ],
         )?;
         Ok(())
@@ -331,7 +336,7 @@ impl Writer {
         }
         let generation = self.fresh_generation();
         self.run_sql(
-            "INSERT INTO outbox(remote, key, base, generation, queued_at) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO outbox(remote, key, base, generation, queued_at, id) VALUES (?1, ?2, ?3, ?4, ?5, ?4)
              ON CONFLICT(remote, key) WHERE key IS NOT NULL DO UPDATE SET base = excluded.base,
              generation = excluded.generation, not_before = 0",
             params![
@@ -342,11 +347,18 @@ impl Writer {
         Ok(())
     }
 
-    /// An attempt failed: when the next one may come, and why.
-    pub fn upload_failed(&mut self, id: i64, not_before_ms: i64, error: &str) -> Result<()> {
+    /// An attempt failed: when the next one may come, and why. Says nothing of a file that was
+    /// written or renamed since.
+    pub fn upload_failed(
+        &mut self,
+        row: &OutboxRow,
+        not_before_ms: i64,
+        error: &str,
+    ) -> Result<()> {
         self.run_sql(
-            "UPDATE outbox SET attempts = attempts + 1, not_before = ?2, last_error = ?3 WHERE id = ?1",
-            params![id, not_before_ms, error],
+            "UPDATE outbox SET attempts = attempts + 1, not_before = ?3, last_error = ?4
+             WHERE id = ?1 AND generation = ?2",
+            params![row.id, row.generation as i64, not_before_ms, error],
         )?;
         Ok(())
     }
@@ -357,11 +369,12 @@ impl Writer {
         Ok(())
     }
 
-    /// The local change is to be based on another version of the remote's.
-    pub fn rebase(&mut self, id: i64, base: Option<&Version>) -> Result<()> {
+    /// The local change is to be based on another version of the remote's, unless the file was
+    /// written or renamed since.
+    pub fn rebase(&mut self, row: &OutboxRow, base: Option<&Version>) -> Result<()> {
         self.run_sql(
-            "UPDATE outbox SET base = ?2, not_before = 0 WHERE id = ?1",
-            params![id, base.map(Version::as_str)],
+            "UPDATE outbox SET base = ?3, not_before = 0 WHERE id = ?1 AND generation = ?2",
+            params![row.id, row.generation as i64, base.map(Version::as_str)],
         )?;
         Ok(())
     }

@@ -272,6 +272,8 @@ pub(super) struct UploadRules {
     pub opens: Arc<Opens>,
     /// What a power cut left was not looked at yet.
     pub in_doubt: Arc<AtomicBool>,
+    /// What people did to the folder while it was not mounted is in the outbox.
+    pub in_order: Arc<AtomicBool>,
     pub settings: Arc<Settings>,
 }
 
@@ -286,5 +288,13 @@ impl Rules for UploadRules {
 
     fn local_wins(&self) -> bool {
         self.settings.local_wins
+    }
+
+    fn is_published_last(&self, path: &RelPath) -> bool {
+        self.settings.publish_last.matches(path)
+    }
+
+    fn is_in_order(&self) -> bool {
+        self.in_order.load(Ordering::SeqCst)
     }
 }

@@ -146,6 +146,8 @@ pub struct Settings {
     pub propagate_deletes: bool,
     pub local_wins: bool,
     pub excludes: Patterns,
+    /// What goes up only after what it may speak of.
+    pub publish_last: Patterns,
 }
 
 /// The mount.
@@ -168,6 +170,8 @@ pub struct Overlay {
     outage: OnceLock<outage::Outage>,
     /// Nothing goes up as long as that is not known.
     in_doubt: Arc<AtomicBool>,
+    /// What was found in the folder has its place in the outbox.
+    in_order: Arc<AtomicBool>,
     /// Files of the folder that had no row, or another; said once when all is compared.
     found: AtomicU64,
     uses: Mutex<HashMap<NodeId, i64>>,
@@ -219,9 +223,11 @@ impl Overlay {
             settings.stream,
         );
         let in_doubt = Arc::new(AtomicBool::new(false));
+        let in_order = Arc::new(AtomicBool::new(false));
         let rules = Arc::new(handles::UploadRules {
             opens: opens.clone(),
             in_doubt: in_doubt.clone(),
+            in_order: in_order.clone(),
             settings: settings.clone(),
         });
         let uploads = Uploads::new(
@@ -248,6 +254,7 @@ impl Overlay {
             all_reconciled: AtomicBool::new(false),
             outage: OnceLock::new(),
             in_doubt,
+            in_order,
             found: AtomicU64::new(0),
             uses: Mutex::new(HashMap::new()),
             asked: elsewhere::Asked::new(refresh),

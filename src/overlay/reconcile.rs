@@ -14,7 +14,8 @@ use super::Overlay;
 use crate::beneath::{Entry, Facts, FileKind};
 use crate::error::{Error, Kind, Result};
 use crate::index::{
-    Attrs, Held, NewNode, Node, NodeId, NodeKind, ROOT, Writer, Writing, holding, node as rows,
+    Attrs, Held, NewNode, Node, NodeId, NodeKind, Operation, ROOT, Writer, Writing, holding,
+    node as rows, outbox,
 };
 use crate::path::{Name, RelPath};
 use crate::transfer::commit::seen;
@@ -165,6 +166,37 @@ impl Overlay {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
+        Ok(())
+    }
+
+    /// The folder says nothing of the order in which people made what is in it: what is published
+    /// last goes up after all that was found, and after what the last life left.
+    pub fn put_in_order(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let page = self
+                .index
+                .read(|c| outbox::ready(c, i64::MAX, after, CHUNK))?;
+            let Some(end) = page.last() else { break };
+            after = end.id;
+            let mut last = Vec::new();
+            for row in page {
+                if let Operation::Put(id) = row.operation
+                    && let Some(path) = self.index.path_of(id)?
+                    && self.settings.publish_last.matches(&path)
+                {
+                    last.push(id);
+                }
+            }
+            if stop() {
+                return Ok(());
+            }
+            if !last.is_empty() {
+                self.index.edit(move |w| w.queue_behind(&last))?;
+            }
+        }
+        self.in_order.store(true, Ordering::SeqCst);
+        self.uploads.kick();
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! What moves bytes: down in flights, up from the outbox, and into place by one commit.
 
 pub mod commit;
+mod conflict;
 pub mod download;
 pub mod flight;
+pub mod order;
 pub mod plan;
 pub mod queue;
 mod sources;

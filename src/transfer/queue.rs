@@ -1,12 +1,14 @@
 //! Which rows of the outbox may go up now, and when a failed one may again; pure.
 //!
 //! Rules: one transfer a key at a time; a file that is open for writing waits; a
-//! remote that is away, or has its share of transfers, is passed over; older rows first.
+//! remote that is away, or has its share of transfers, is passed over; older rows first;
+//! what is published last waits for what it may speak of ([`holds_up`]).
 
 use std::collections::{HashMap, HashSet};
 
 use crate::error::Kind;
 use crate::object::RemoteId;
+use crate::path::{Name, RelPath};
 
 /// A waiting row, as far as the rules care.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,45 @@ pub struct Waiting {
     pub key: Box<[u8]>,
     /// Somebody has the file open for writing.
     pub open: bool,
+    /// It is a file that is published last.
+    pub last: bool,
+}
+
+/// What the name of a sidecar adds to that of the one file it speaks of.
+const SIDECAR: &[u8] = b".meta.json";
+
+/// The one file that the sidecar at `path` speaks of, if its name says so.
+pub fn subject(path: &RelPath) -> Option<RelPath> {
+    let (dir, name) = (path.parent()?, path.file_name()?);
+    let name = name.as_bytes().strip_suffix(SIDECAR)?;
+    dir.join(&Name::new(name).ok()?).ok()
+}
+
+/// A queued change's place among the others of its remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub path: RelPath,
+    /// When it was first queued: the number of its row.
+    pub first: i64,
+    /// When it was queued last: the generation of its last write.
+    pub again: i64,
+    /// It is a file that is published last.
+    pub last: bool,
+}
+
+/// Whether `other` holds up `sidecar`, which is published last: it is beside it or beneath its
+/// directory, and was queued before the sidecar was last written. Two that are both published
+/// last go up in the order of their last writes: no two ever wait for each other.
+pub fn holds_up(other: &Place, sidecar: &Place) -> bool {
+    let near = sidecar
+        .path
+        .parent()
+        .is_some_and(|dir| other.path.is_under(&dir));
+    near && other.first != sidecar.first
+        && match other.last {
+            true => (other.again, other.first) < (sidecar.again, sidecar.first),
+            false => other.first < sidecar.again,
+        }
 }
 
 /// What is going on already, and how much may.
@@ -29,8 +70,13 @@ pub struct Lanes {
     pub width: usize,
 }
 
-/// The rows to start now, in order. `waiting` is in order of age.
-pub fn next_ready(waiting: &[Waiting], lanes: &Lanes) -> Vec<i64> {
+/// The rows to start now, in order. `waiting` is in order of age. `held_up` is asked of rows that
+/// are published last, once nothing else is in their way.
+pub fn next_ready(
+    waiting: &[Waiting],
+    lanes: &Lanes,
+    mut held_up: impl FnMut(&Waiting) -> bool,
+) -> Vec<i64> {
     let mut running = lanes.running.clone();
     let mut taken: HashSet<(RemoteId, &[u8])> = HashSet::new();
     let mut ready = Vec::new();
@@ -41,6 +87,9 @@ pub fn next_ready(waiting: &[Waiting], lanes: &Lanes) -> Vec<i64> {
         let busy = lanes.busy_keys.contains(&(row.remote, row.key.clone()));
         let slots = running.entry(row.remote).or_default();
         if !first || busy || row.open || lanes.away.contains(&row.remote) || *slots >= lanes.width {
+            continue;
+        }
+        if row.last && held_up(row) {
             continue;
         }
         *slots += 1;
@@ -66,63 +115,4 @@ pub fn back_off(kind: Kind, attempts: u32, fraction: f64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn waiting(row: i64, key: &str, open: bool) -> Waiting {
-        Waiting {
-            row,
-            remote: RemoteId(1),
-            key: key.as_bytes().into(),
-            open,
-        }
-    }
-
-    #[test]
-    fn p4_a_file_that_is_open_waits_and_holds_its_key() {
-        let lanes = Lanes {
-            width: 4,
-            ..Lanes::default()
-        };
-        let rows = [
-            waiting(1, "a", true),
-            waiting(2, "b", false),
-            waiting(3, "a", false),
-        ];
-        assert_eq!(next_ready(&rows, &lanes), [2]);
-    }
-
-    #[test]
-    fn p6_a_remote_that_is_away_is_passed_over() {
-        let lanes = Lanes {
-            width: 4,
-            away: [RemoteId(1)].into(),
-            ..Lanes::default()
-        };
-        assert!(next_ready(&[waiting(1, "a", false)], &lanes).is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn p5_one_transfer_a_key_and_width_holds(keys in proptest::collection::vec(0u8..6, 0..40), width in 1usize..5) {
-            let rows: Vec<_> = keys.iter().enumerate()
-                .map(|(i, k)| waiting(i as i64, &k.to_string(), false)).collect();
-            let lanes = Lanes { width, ..Lanes::default() };
-            let ready = next_ready(&rows, &lanes);
-            prop_assert!(ready.len() <= width);
-            let started: HashSet<_> = ready.iter().map(|r| rows[*r as usize].key.clone()).collect();
-            prop_assert_eq!(started.len(), ready.len());
-            for row in &ready {
-                // Nothing older of the same key was passed over.
-                prop_assert!(rows.iter().take(*row as usize).all(|r| r.key != rows[*row as usize].key));
-            }
-        }
-
-        #[test]
-        fn p9_waits_grow_to_a_bound(attempts in 0u32..100, fraction in 0.0f64..1.0) {
-            let wait = back_off(Kind::Offline, attempts, fraction);
-            prop_assert!((250..=60_000).contains(&wait));
-        }
-    }
-}
+mod tests;

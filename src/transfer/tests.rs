@@ -21,7 +21,9 @@ use crate::backends::{Backend, Capabilities, Changes, Download, Upload};
 use crate::beneath::Dir;
 use crate::clock::Clock;
 use crate::error::{Kind, Result};
-use crate::index::{EVENTS, Held, Index, NewNode, Node, NodeId, NodeKind, ROOT, holding, outbox};
+use crate::index::{
+    EVENTS, Held, Index, NewNode, Node, NodeId, NodeKind, ROOT, Seen, holding, outbox,
+};
 use crate::metrics::Metrics;
 use crate::object::{ByteRange, Change, Cursor, Listed, Meta, Object, Precondition, Version};
 use crate::path::{Name, RelPath};
@@ -63,14 +65,25 @@ impl Backend for Recorder {
 }
 
 #[derive(Default)]
-struct TestRules(AtomicBool);
+struct TestRules {
+    /// Who is being written.
+    open: Mutex<Option<NodeId>>,
+    not_in_order: AtomicBool,
+}
 
 impl Rules for TestRules {
     fn is_local_only(&self, _: &RelPath) -> bool {
         false
     }
-    fn is_being_written(&self, _: NodeId) -> bool {
-        self.0.load(Ordering::SeqCst)
+    fn is_being_written(&self, id: NodeId) -> bool {
+        *self.open.lock().unwrap() == Some(id)
+    }
+    fn is_published_last(&self, path: &RelPath) -> bool {
+        let name = path.file_name().unwrap();
+        name.as_bytes().ends_with(b".meta.json") || name.as_bytes() == b"manifest.json"
+    }
+    fn is_in_order(&self) -> bool {
+        !self.not_in_order.load(Ordering::SeqCst)
     }
     fn local_wins(&self) -> bool {
         false
@@ -84,10 +97,24 @@ struct Lab {
     commit: Arc<Commit>,
     downloads: Arc<Downloads>,
     uploads: Arc<Uploads>,
+    rules: Arc<TestRules>,
 }
 
 fn key(path: &str) -> RelPath {
     RelPath::new(path.as_bytes()).unwrap()
+}
+
+fn new_node(parent: NodeId, name: &str, kind: NodeKind) -> NewNode {
+    NewNode {
+        parent,
+        name: Name::new(name.as_bytes()).unwrap(),
+        kind,
+        mode: 0o755,
+        uid: None,
+        gid: None,
+        size: 0,
+        mtime_ns: 0,
+    }
 }
 
 fn bytes_of(n: usize) -> Vec<u8> {
@@ -156,12 +183,13 @@ impl Lab {
             4,
             false,
         );
+        let rules = Arc::new(TestRules::default());
         let uploads = Uploads::new(
             commit.clone(),
             downloads.clone(),
             mount.clone(),
             metrics,
-            Arc::new(TestRules::default()),
+            rules.clone(),
             4,
         );
         Lab {
@@ -171,6 +199,7 @@ impl Lab {
             commit,
             downloads,
             uploads,
+            rules,
         }
     }
 
@@ -184,6 +213,7 @@ impl Lab {
             commit,
             downloads,
             uploads,
+            ..
         } = self;
         drop((mount, commit, downloads, uploads));
         Lab::over(dir, remotes)
@@ -236,25 +266,18 @@ impl Lab {
         let known = index
             .read(|c| crate::index::node::resolve(c, &key(path)))
             .unwrap();
-        let name = Name::new(path.as_bytes()).unwrap();
+        let (dir, name) = (key(path).parent().unwrap(), key(path).file_name().unwrap());
+        let parent = index
+            .read(|c| crate::index::node::resolve(c, &dir))
+            .unwrap()
+            .unwrap();
+        let new = new_node(parent.id, &name.to_string(), NodeKind::File);
         let now = Clock::System.now_ns();
         index
             .edit(move |w| {
                 let id = match known {
                     Some(node) => node.id,
-                    None => {
-                        let new = NewNode {
-                            parent: ROOT,
-                            name,
-                            kind: NodeKind::File,
-                            mode: 0o644,
-                            uid: None,
-                            gid: None,
-                            size: 0,
-                            mtime_ns: 0,
-                        };
-                        w.create(&new, now)?.id
-                    }
+                    None => w.create(&new, now)?.id,
                 };
                 // As if it had rested already.
                 w.written(id, None, facts, true, now / 1_000_000 - outbox::SETTLE_MS)?;
@@ -527,4 +550,158 @@ async fn p5_what_is_about_to_be_replaced_is_fetched_first_for_the_file_that_move
     lab.upload_until(|lab| lab.waiting().is_empty()).await;
     let at = |path| lab.memory(0).object(&key(path)).unwrap().1;
     assert_eq!((&*at("a"), &*at("b")), (&b"new"[..], &b"only there"[..]));
+}
+
+/// Which puts there were, in order.
+fn arrived(lab: &Lab, names: &[&str]) -> Vec<bool> {
+    let is_there = |name: &&str| lab.memory(0).object(&key(name)).is_some();
+    names.iter().map(is_there).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_a_sidecar_waits_for_a_file_that_failed_also_after_a_restart() {
+    let lab = Lab::new(1);
+    lab.write("a", b"data");
+    lab.write("manifest.json", b"speaks of a");
+    // Tried again after a minute only.
+    lab.memory(0).script(Op::Put, 1, Fault::Fail(Kind::Denied));
+    let waits = |lab: &Lab| {
+        lab.uploads
+            .held_up()
+            .unwrap()
+            .1
+            .is_some_and(|h| h.by.is_some())
+    };
+    lab.upload_until(|lab| waits(lab) && lab.waiting()[0].attempts == 1)
+        .await;
+    let (count, first) = lab.uploads.held_up().unwrap();
+    let first = first.unwrap();
+    assert_eq!(
+        (count, first.path, first.by),
+        (1, key("manifest.json"), Some(key("a")))
+    );
+    let lab = lab.reopened();
+    // What is queued after it does not wait with it.
+    lab.write("b", b"later");
+    let both = |lab: &Lab| waits(lab) && lab.memory(0).object(&key("b")).is_some();
+    lab.upload_until(both).await;
+    assert_eq!(
+        arrived(&lab, &["a", "b", "manifest.json"]),
+        [false, true, false]
+    );
+    lab.retry_now();
+    lab.upload_until(|lab| lab.waiting().is_empty()).await;
+    assert_eq!(arrived(&lab, &["a", "manifest.json"]), [true, true]);
+    assert_eq!(lab.uploads.held_up().unwrap(), (0, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_a_sidecar_waits_for_its_own_file_whenever_that_is_open() {
+    let lab = Lab::new(1);
+    let id = lab.write("a", b"data");
+    lab.upload_until(|lab| lab.waiting().is_empty()).await;
+    lab.write("a.meta.json", b"speaks of a");
+    lab.write("manifest.json", b"speaks of a.meta.json");
+    *lab.rules.open.lock().unwrap() = Some(id);
+    lab.upload_until(|lab| lab.uploads.held_up().unwrap().0 == 2)
+        .await;
+    let first = lab.uploads.held_up().unwrap().1.unwrap();
+    assert_eq!((first.path, first.by), (key("a.meta.json"), Some(key("a"))));
+    // Written after its sidecar, and no sidecar since: it is the newest there is.
+    lab.write("a", b"more data");
+    *lab.rules.open.lock().unwrap() = None;
+    lab.upload_until(|lab| lab.waiting().is_empty()).await;
+    assert_eq!(
+        arrived(&lab, &["a.meta.json", "manifest.json"]),
+        [true, true]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_what_a_remote_refuses_for_good_holds_no_sidecar_up() {
+    let lab = Lab::new(1);
+    lab.write("a", b"data");
+    lab.write("a.meta.json", b"speaks of a");
+    lab.memory(0)
+        .script(Op::Put, 1, Fault::Fail(Kind::Unsupported));
+    lab.upload_until(|lab| lab.memory(0).object(&key("a.meta.json")).is_some())
+        .await;
+    assert_eq!(arrived(&lab, &["a"]), [false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_sidecars_wait_until_the_outbox_is_in_order() {
+    let lab = Lab::new(1);
+    lab.rules.not_in_order.store(true, Ordering::SeqCst);
+    lab.write("manifest.json", b"speaks of a");
+    lab.write("a", b"data");
+    lab.upload_until(|lab| lab.memory(0).object(&key("a")).is_some())
+        .await;
+    assert_eq!(arrived(&lab, &["manifest.json"]), [false]);
+    lab.rules.not_in_order.store(false, Ordering::SeqCst);
+    lab.upload_until(|lab| lab.waiting().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_a_renamed_file_keeps_its_place_before_a_sidecar() {
+    let lab = Lab::new(1);
+    let id = lab.write("part", b"data");
+    lab.write("manifest.json", b"speaks of a");
+    let before = lab.waiting();
+    let to = Name::new(b"a").unwrap();
+    std::fs::rename(lab.dir.path().join("part"), lab.dir.path().join("a")).unwrap();
+    lab.commit
+        .index
+        .edit(move |w| {
+            w.rename(id, ROOT, &to, 1)?;
+            w.requeue_moved(id, false, &|_| false, 1)
+        })
+        .unwrap();
+    let after = lab.waiting();
+    assert_eq!(before[0].id, after[0].id);
+    assert!(after[0].generation > before[1].generation);
+    lab.memory(0).script(Op::Put, 1, Fault::Fail(Kind::Denied));
+    lab.upload_until(|lab| lab.uploads.held_up().unwrap().0 == 1)
+        .await;
+    let held = lab.uploads.held_up().unwrap().1.unwrap();
+    assert_eq!(held.by, Some(key("a")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_look_for_what_a_sidecar_waits_for_is_bounded_and_goes_on() {
+    let lab = Lab::new(1);
+    for dir in ["d", "e", "many"] {
+        std::fs::create_dir(lab.dir.path().join(dir)).unwrap();
+        let new = new_node(ROOT, dir, NodeKind::Dir);
+        lab.commit.index.edit(move |w| w.create(&new, 1)).unwrap();
+    }
+    lab.write("d/a", b"data");
+    let (many, far) = (lab.node("many").id, Clock::System.now_ms() + 3_600_000);
+    lab.commit
+        .index
+        .edit(move |w| {
+            for n in 0..5000 {
+                let new = new_node(many, &n.to_string(), NodeKind::File);
+                let id = w.create(&new, 1)?.id;
+                let stored = Seen {
+                    size: 0,
+                    mtime_ns: 0,
+                    ino: n,
+                    ctime_ns: 0,
+                };
+                w.written(id, None, stored, true, far)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    // The row that holds the one up is behind all of these, and none holds up the other.
+    lab.write("d/manifest.json", b"speaks of a");
+    lab.write("e/manifest.json", b"speaks of nothing");
+    lab.memory(0).script(Op::Put, 1, Fault::Fail(Kind::Denied));
+    lab.upload_until(|lab| {
+        let by = lab.uploads.held_up().unwrap().1.and_then(|h| h.by);
+        by == Some(key("d/a")) && lab.memory(0).object(&key("e/manifest.json")).is_some()
+    })
+    .await;
+    assert_eq!(arrived(&lab, &["d/manifest.json"]), [false]);
 }

@@ -6,19 +6,20 @@
 //! given up when somebody opens its file for writing.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Commit, seen};
 use super::download::Downloads;
+use super::order::Order;
 use super::queue::{Lanes, Waiting, back_off, next_ready};
 use crate::backends::Upload;
 use crate::backends::rate::Pace;
@@ -29,7 +30,7 @@ use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, Operation, OutboxRow, Sent, Writing, node as rows, outbox};
 use crate::metrics::Metrics;
-use crate::object::{Meta, Precondition, RemoteId, Sha256};
+use crate::object::{Precondition, RemoteId, Sha256};
 use crate::path::RelPath;
 
 /// Rows looked at in one go.
@@ -47,15 +48,20 @@ pub trait Rules: Send + Sync {
     fn is_being_written(&self, id: NodeId) -> bool;
     /// Whether a local version replaces a remote's that it does not know.
     fn local_wins(&self) -> bool;
+    /// Whether the file goes up only after what it may speak of.
+    fn is_published_last(&self, path: &RelPath) -> bool;
+    /// Whether all that was written before this start is in the outbox, in its order.
+    fn is_in_order(&self) -> bool;
 }
 
 /// Everything that goes up.
 pub struct Uploads {
-    commit: Arc<Commit>,
+    pub(super) commit: Arc<Commit>,
     downloads: Arc<Downloads>,
     remotes: Remotes,
     metrics: Arc<Metrics>,
-    rules: Arc<dyn Rules>,
+    pub(super) rules: Arc<dyn Rules>,
+    pub(super) order: Order,
     chance: Chance,
     width: usize,
     kick: Notify,
@@ -87,6 +93,7 @@ impl Uploads {
             remotes,
             metrics,
             rules,
+            order: Order::default(),
             chance: Chance::from_system(),
             width: width.max(1),
             kick: Notify::new(),
@@ -149,16 +156,20 @@ impl Uploads {
     fn start_ready(self: &Arc<Self>) -> Result<Duration> {
         let now = self.commit.clock.now_ms();
         let mut after = 0;
+        self.order.pass_begins();
         loop {
             let page = self
                 .commit
                 .index
                 .read(|c| outbox::ready(c, now, after, PAGE))?;
-            let Some(last) = page.last() else { break };
-            after = last.id;
             let full = page.len() == PAGE;
+            after = page.last().map_or(after, |last| last.id);
             self.start_page(page, &self.lanes())?;
-            if !full || self.is_full() {
+            if self.is_full() {
+                break;
+            }
+            if !full {
+                self.order.pass_ends();
                 break;
             }
         }
@@ -171,24 +182,29 @@ impl Uploads {
         let mut waiting = Vec::with_capacity(page.len());
         let mut by_id = HashMap::new();
         for row in page {
-            let (key, open) = match &row.operation {
+            let (path, open, last) = match &row.operation {
                 Operation::Put(id) => {
                     let path = self.commit.index.path_of(*id)?.unwrap_or_default();
-                    (path.as_bytes().into(), self.rules.is_being_written(*id))
+                    let last = self.rules.is_published_last(&path);
+                    (path, self.rules.is_being_written(*id), last)
                 }
-                Operation::Delete(key) => (key.as_bytes().into(), false),
+                Operation::Delete(key) => (key.clone(), false, false),
             };
             waiting.push(Waiting {
                 row: row.id,
                 remote: row.remote,
-                key,
+                key: path.as_bytes().into(),
                 open,
+                last,
             });
             by_id.insert(row.id, row);
         }
         let keys: HashMap<i64, Box<[u8]>> =
             waiting.iter().map(|w| (w.row, w.key.clone())).collect();
-        for id in next_ready(&waiting, lanes) {
+        let ready = next_ready(&waiting, lanes, |w| {
+            by_id.get(&w.row).is_none_or(|row| self.is_held_up(row))
+        });
+        for id in ready {
             if let (Some(row), Some(key)) = (by_id.remove(&id), keys.get(&id)) {
                 self.start(row, key.clone());
             }
@@ -233,11 +249,16 @@ impl Uploads {
             node,
             cancel: cancel.clone(),
         };
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.insert(row.id, transfer).is_some() {
-            return;
-        }
-        drop(running);
+        match self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(row.id)
+        {
+            // Under the name that it had before: its end comes first.
+            Entry::Occupied(_) => return,
+            Entry::Vacant(place) => place.insert(transfer),
+        };
         self.active.fetch_add(1, Ordering::SeqCst);
         let this = self.clone();
         tokio::spawn(async move {
@@ -270,13 +291,12 @@ impl Uploads {
             Kind::Unsupported => outbox::HELD,
             _ => self.commit.clock.now_ms() + wait,
         };
-        let id = row.id;
-        let text = error.to_string();
+        let (failed, text) = (row.clone(), error.to_string());
         tracing::info!(error = %text, retry_in_ms = wait, "an upload failed; it stays queued");
         let noted = self
             .commit
             .index
-            .edit_later(move |w| w.upload_failed(id, not_before, &text))
+            .edit_later(move |w| w.upload_failed(&failed, not_before, &text))
             .await;
         if let Err(error) = noted {
             tracing::warn!(%error, "a failed upload could not be noted");
@@ -299,7 +319,7 @@ impl Uploads {
         }
     }
 
-    async fn finish(&self, row: &OutboxRow, key: RelPath, outcome: Sent) -> Result<()> {
+    pub(super) async fn finish(&self, row: &OutboxRow, key: RelPath, outcome: Sent) -> Result<()> {
         let (row, now) = (row.clone(), self.commit.clock.now_ns());
         self.commit
             .index
@@ -462,112 +482,6 @@ impl Uploads {
                 && row.base.as_ref() == Some(&r.meta.version)
                 && (!node.touched || r.meta.mtime_ns == upload.mtime_ns)
         }))
-    }
-
-    /// The remote has another version than ours is based on.
-    async fn conflict(
-        &self,
-        row: &OutboxRow,
-        node: &Node,
-        path: &RelPath,
-        remote: &Arc<Remote>,
-        upload: Upload,
-    ) -> Result<()> {
-        let Some(theirs) = remote.backend.head(path).await? else {
-            // Theirs is gone: ours replaces nothing.
-            return self.rebase(row, None).await;
-        };
-        let hash = self.hash_there(remote, path, &theirs, &upload).await?;
-        if hash == Some(upload.sha256) {
-            return self
-                .finish(row, path.clone(), Sent::Published(theirs))
-                .await;
-        }
-        let ours_before = match hash {
-            Some(hash) => self
-                .commit
-                .index
-                .read(|c| outbox::was_attempted(c, remote.id, path, hash))?,
-            None => false,
-        };
-        if ours_before || self.rules.local_wins() {
-            return self.rebase(row, Some(theirs)).await;
-        }
-        self.keep_both(row, node.id, path, remote, theirs).await
-    }
-
-    /// The hash of the remote's version, for equal bytes are no conflict: as it gives it, else by
-    /// reading them; none if it need not be known.
-    async fn hash_there(
-        &self,
-        remote: &Remote,
-        path: &RelPath,
-        theirs: &Meta,
-        ours: &Upload,
-    ) -> Result<Option<Sha256>> {
-        if theirs.sha256.is_some() {
-            return Ok(theirs.sha256);
-        }
-        let attempts = self
-            .commit
-            .index
-            .read(|c| outbox::attempts(c, remote.id, path))?;
-        if theirs.size != ours.size && attempts < 2 {
-            return Ok(None);
-        }
-        let got = remote
-            .backend
-            .get(path, None, Some(&theirs.version))
-            .await?;
-        let (mut hasher, mut body) = (Hasher::new(), got.body);
-        while let Some(chunk) = body.next().await {
-            hasher.update(&chunk?);
-        }
-        Ok(Some(Sha256(hasher.finalize().into())))
-    }
-
-    async fn rebase(&self, row: &OutboxRow, theirs: Option<Meta>) -> Result<()> {
-        let id = row.id;
-        self.commit
-            .index
-            .edit_later(move |w| w.rebase(id, theirs.as_ref().map(|m| &m.version)))
-            .await
-    }
-
-    /// The remote keeps the path; ours is set aside.
-    async fn keep_both(
-        &self,
-        row: &OutboxRow,
-        id: NodeId,
-        path: &RelPath,
-        remote: &Arc<Remote>,
-        theirs: Meta,
-    ) -> Result<()> {
-        let (commit, rules, path) = (self.commit.clone(), self.rules.clone(), path.clone());
-        let (remote_id, url, generation) = (remote.id, remote.shown.clone(), row.generation);
-        tokio::task::spawn_blocking(move || {
-            let _paths = commit.paths_stay();
-            let _node = commit.hold(id);
-            let current = commit.index.node(id)?;
-            let moved = commit.index.path_of(id)?.as_ref() != Some(&path);
-            if moved || rules.is_being_written(id) || current.is_none_or(|n| n.dirty != 0 && n.dirty != generation) {
-                return Err(Error::new(Kind::Busy, "the file was changed again").about(&path));
-            }
-            let now_ms = commit.clock.now_ms();
-            let conflict = commit.index.edit(move |w| w.conflict_begins(id, &url, now_ms))?;
-            crash::point("conflict.row");
-            let file = commit.store.set_aside(&path, conflict as u64)?;
-            crash::point("conflict.aside");
-            tracing::warn!(%path, kept = %file, "changed here and at the remote: the remote's version has the path, ours is kept in conflicts");
-            commit.index.edit(move |w| {
-                w.conflict_named(conflict, &file)?;
-                w.conflicted(id, remote_id, &theirs, now_ms * 1_000_000)
-            })?;
-            crash::point("conflict.named");
-            Ok(())
-        })
-        .await
-        .map_err(|_| Error::new(Kind::Io, "setting a conflict aside failed"))?
     }
 }
 

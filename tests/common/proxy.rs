@@ -9,8 +9,8 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ struct State {
     lost: AtomicU64,
     /// Bytes that went towards the client.
     down: AtomicU64,
+    /// Uploads of names with this in them stay on the way.
+    held: Mutex<Option<String>>,
     /// Counts the cuts: a connection does not survive one.
     cuts: AtomicU64,
     ended: AtomicBool,
@@ -86,6 +88,15 @@ impl Proxy {
     /// The next `n` uploads arrive, and their answers do not.
     pub fn lose_answers(&self, n: u64) {
         self.state.lose.store(n, Ordering::SeqCst);
+    }
+
+    /// Uploads of names that contain `part` do not arrive until [`release`](Proxy::release).
+    pub fn hold(&self, part: &str) {
+        *self.state.held.lock().unwrap() = Some(part.to_owned());
+    }
+
+    pub fn release(&self) {
+        *self.state.held.lock().unwrap() = None;
     }
 
     pub fn lost_answers(&self) -> u64 {
@@ -160,6 +171,12 @@ fn copy(
         }
         if is_up && is_request(&buffer[..n]) {
             uploads.store(buffer.starts_with(b"PUT "), Ordering::SeqCst);
+            while is_held(&buffer[..n], state) {
+                if state.ended.load(Ordering::SeqCst) || state.cuts.load(Ordering::SeqCst) != cuts {
+                    return;
+                }
+                thread::sleep(LOOK);
+            }
         }
         if !is_up && uploads.load(Ordering::SeqCst) && take(&state.lose) {
             state.lost.fetch_add(1, Ordering::SeqCst);
@@ -176,6 +193,13 @@ fn copy(
             }
         }
     }
+}
+
+fn is_held(request: &[u8], state: &State) -> bool {
+    let line = request.split(|b| *b == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let held = state.held.lock().unwrap();
+    line.starts_with("PUT ") && held.as_ref().is_some_and(|part| line.contains(part))
 }
 
 fn is_request(bytes: &[u8]) -> bool {

@@ -197,6 +197,7 @@ impl World {
                 propagate_deletes: self.propagate,
                 local_wins: false,
                 excludes: Patterns::new(&["*.tmp"]).unwrap(),
+                publish_last: Patterns::new::<&str>(&[]).unwrap(),
             },
             clock: self.clock.clone(),
             runtime: self.runtime.handle().clone(),

@@ -175,6 +175,15 @@ fn outbox(o: &OutboxStatus, now_ms: i64, upload: bool) -> String {
         }
         parts.push(oldest);
     }
+    if o.behind > 0 {
+        let files = show::count(o.behind, "file goes", "files go");
+        let mut behind = format!("{files} up after others");
+        if let (Some(path), Some(other)) = (&o.behind_path, &o.behind_for) {
+            let (path, other) = (show::path(path), show::path(other));
+            behind.push_str(&format!(": {path} waits for {other}"));
+        }
+        parts.push(behind);
+    }
     if o.refused > 0 {
         let why = o.refused_why.as_deref();
         let why = show::plain(why.unwrap_or("the remote takes no such files"));
@@ -272,11 +281,15 @@ mod tests {
             oldest_error: Some("timed out (os error 110)".into()),
             oldest_attempts: 4,
             held_back: 0,
+            behind: 1,
+            behind_path: Some("TB/manifest.json".into()),
+            behind_for: Some("TB/a%20b.pkl".into()),
             ..OutboxStatus::default()
         };
         s.conflicts = vec![ConflictStatus::default()];
         let text = status(&s);
-        let row = "3 waiting (2.0 KiB), 1 under way; oldest TB/a b.pkl for 3 min, 4 tries, last: timed out";
+        let row = "3 waiting (2.0 KiB), 1 under way; oldest TB/a b.pkl for 3 min, 4 tries, last: timed out; \
+                   1 file goes up after others: TB/manifest.json waits for TB/a b.pkl";
         assert!(text.contains(row), "{text}");
         assert!(
             text.contains("1 version of yours set aside; `larder conflicts /data/FXCACHE`"),

@@ -170,3 +170,33 @@ fn p3_an_upload_ends_well_for_a_node_that_got_another_id_meanwhile() {
     assert!(lab.ready().is_empty());
     lab.check_sums();
 }
+
+#[test]
+fn p4_of_files_that_move_together_none_was_queued_before_another() {
+    let lab = Lab::new(&[true]);
+    let (dir, files) = lab.edit(|w| {
+        let dir = w.create(&new(ROOT, "run.tmp", NodeKind::Dir), NOW)?.id;
+        let mut files = Vec::new();
+        for n in 0..5 {
+            let made = w
+                .create(&new(dir, &format!("f{n}"), NodeKind::File), NOW)?
+                .id;
+            w.written(made, None, seen(n), n == 3, NOW_MS)?;
+            files.push(made);
+        }
+        Ok((dir, files))
+    });
+    let queued = lab.put_row("run.tmp/f3");
+    lab.rename("run.tmp", "run", false);
+    let rows = lab.ready();
+    assert_eq!(rows.len(), files.len());
+    for row in &rows {
+        assert!(rows.iter().all(|other| other.id < row.generation as i64));
+        let Operation::Put(id) = row.operation else {
+            panic!()
+        };
+        let node = lab.index.node(id).unwrap().unwrap();
+        assert_eq!((node.parent, node.dirty), (dir, row.generation));
+    }
+    assert_eq!(lab.put_row("run/f3").id, queued.id);
+}
