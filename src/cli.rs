@@ -17,6 +17,7 @@ mod guard;
 mod log;
 mod ls;
 mod mount;
+mod place;
 mod restore;
 mod serve;
 mod show;
@@ -115,13 +116,13 @@ pub fn run() -> ExitCode {
 fn dispatch(verb: Verb, context: &Context) -> Result<Outcome> {
     match verb {
         Verb::Mount(verb) => verb.run(context),
-        Verb::Umount(verb) => verb.run(),
-        Verb::Status(verb) => verb.run(),
+        Verb::Umount(verb) => verb.run(context),
+        Verb::Status(verb) => verb.run(context),
         Verb::Ls(verb) => verb.run(),
-        Verb::Sync(verb) => verb.run(),
-        Verb::Flush(verb) => verb.run(),
+        Verb::Sync(verb) => verb.run(context),
+        Verb::Flush(verb) => verb.run(context),
         Verb::Evict(verb) => verb.run(),
-        Verb::Conflicts(verb) => verb.run(),
+        Verb::Conflicts(verb) => verb.run(context),
         Verb::Restore(verb) => verb.run(),
         Verb::Serve(verb) => verb.run(context),
         Verb::Config(verb) => verb.run(context),
@@ -193,8 +194,8 @@ mod tests {
             "unexpected argument '--remte' found; a similar argument exists: '--remote'; see `larder mount --help`"
         );
         assert_eq!(
-            text(&["larder", "umount"]),
-            "the following required arguments were not provided; <MOUNTPOINT>; see `larder umount --help`"
+            text(&["larder", "restore"]),
+            "the following required arguments were not provided; <PATHS>...; see `larder restore --help`"
         );
         assert!(text(&["larder", "mnt"]).starts_with("unrecognized subcommand 'mnt'"));
     }

@@ -9,6 +9,7 @@
 
 mod file;
 mod layers;
+mod lumibot;
 mod pattern;
 mod resolve;
 mod settings;
@@ -22,7 +23,7 @@ use std::time::Duration;
 pub use file::ConfigFile;
 pub use layers::{Flags, Shown};
 pub use pattern::{DEFAULT_EXCLUDES, Patterns};
-pub use resolve::{Resolved, resolve_mount, resolve_serve};
+pub use resolve::{Resolved, profile_folder, resolve_mount, resolve_serve};
 pub use settings::{Section, Source, nearest};
 pub use value::{parse_duration, parse_size, parse_switch};
 
@@ -62,6 +63,13 @@ impl fmt::Display for ConflictPolicy {
             ConflictPolicy::LocalWins => "local-wins",
         })
     }
+}
+
+/// A program whose environment says what a mount is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Its remote cache, and the folder that it keeps its cache in.
+    Lumibot,
 }
 
 /// One remote of a mount.

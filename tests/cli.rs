@@ -81,7 +81,7 @@ fn mistakes_take_one_line_and_exit_2() {
     for (words, part) in [
         (&["mnt"][..], "unrecognized subcommand 'mnt'"),
         (&["mount", "x", "--uplod"], "'--upload'"),
-        (&["umount"], "<MOUNTPOINT>"),
+        (&["restore"], "<PATHS>..."),
         (&["mount", "x", "--max-size"], "--max-size"),
         (&["status", "--watch=0"], "--watch"),
     ] {
@@ -122,6 +122,26 @@ fn bad_places_take_one_line_and_say_what_to_do() {
             "none.toml",
         ),
         (&["umount", "dir"], "no larder is mounted at"),
+        (&["umount"], "which mount?"),
+        (&["mount"], "which folder?"),
+        (
+            &["mount", "--profile", "lumibot"],
+            "Lumibot's remote cache is off (LUMIBOT_CACHE_BACKEND is not s3)",
+        ),
+        (
+            &[
+                "mount",
+                "dir",
+                "--remote",
+                "file:///x?upload",
+                "--read-only",
+            ],
+            "?upload contradicts read_only",
+        ),
+        (
+            &["mount", "dir", "-r", "file:///x", "-r", "file:///x?rate=1M"],
+            "is given twice",
+        ),
         (&["status", "dir"], "larder mount"),
         (&["ls", "dir"], "larder status"),
         (&["evict", "dir"], "larder status"),
@@ -146,7 +166,7 @@ fn config_show_says_where_every_value_is_from() {
     )
     .unwrap();
     let output = larder(home.path(), &["config", "show", "--max-size", "20G"])
-        .env("REMOTE_FXCACHE_URL", "http://user:secret@10.0.0.2:5002")
+        .env("REMOTE_FXCACHE_URL", "http://user:hush@10.0.0.2:5002")
         .env("REMOTE_FXCACHE_MODE", "stream")
         .env("LARDER_KEY", "sesame")
         .output()
@@ -167,10 +187,7 @@ fn config_show_says_where_every_value_is_from() {
         "remote http://10.0.0.2:5002 # environment REMOTE_FXCACHE_URL"
     );
     assert_eq!(line("uploads"), "uploads 4 # default");
-    assert!(
-        !text.contains("secret") && !text.contains("sesame"),
-        "{text}"
-    );
+    assert!(!text.contains("hush") && !text.contains("sesame"), "{text}");
 
     let json = larder(home.path(), &["config", "show", "--json"])
         .output()
@@ -183,6 +200,47 @@ fn config_show_says_where_every_value_is_from() {
         .find(|v| v["name"] == "min_free")
         .unwrap();
     assert_eq!(min_free["value"], "2GiB");
+}
+
+#[test]
+fn the_lumibot_profile_is_shown_and_mounts_in_lumibots_folder() {
+    let home = tempfile::tempdir().unwrap();
+    let on = |words: &[&str]| {
+        let mut command = larder(home.path(), words);
+        command
+            .env("LUMIBOT_CACHE_BACKEND", " S3 ")
+            .env("LUMIBOT_CACHE_MODE", "RW")
+            .env("LUMIBOT_CACHE_S3_BUCKET", "bars")
+            .env("LUMIBOT_CACHE_S3_ACCESS_KEY_ID", "AKIA1")
+            .env("LUMIBOT_CACHE_S3_SECRET_ACCESS_KEY", "sesame");
+        command
+    };
+    let output = on(&["config", "show", "--profile", "lumibot"]).output();
+    let output = output.unwrap();
+    let text = out(&output);
+    for part in [
+        "s3://bars/v1?upload=true",
+        "# profile lumibot",
+        "# environment LUMIBOT_CACHE_MODE",
+        ".cache/lumibot/1.0",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("sesame") && output.stderr.is_empty());
+    // Nothing is made for a mount that cannot be.
+    let output = on(&["mount", "--profile", "lumibot", "--log", "larder=loud"]).output();
+    let line = complaint(&output.unwrap(), 1);
+    assert!(line.contains("larder=loud"), "{line}");
+    assert!(!home.path().join(".cache").exists());
+    let mut wrong = on(&["mount", "--profile", "lumibot"]);
+    let output = wrong.env("LUMIBOT_CACHE_MODE", "read-write").output();
+    assert_eq!(
+        complaint(&output.unwrap(), 1),
+        "Unsupported LUMIBOT_CACHE_MODE 'read-write'. Expected one of: disabled, readwrite, readonly."
+    );
+    let output = on(&["umount", "--profile", "lumibot"]).output();
+    let line = complaint(&output.unwrap(), 1);
+    assert!(line.contains(".cache/lumibot"), "{line}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::Outcome;
 use super::show::{self, Meter};
-use crate::control::{Answer, Client, Report, Request};
+use super::{Context, Outcome};
+use crate::control::{self, Answer, Client, Report, Request};
 use crate::daemon;
 use crate::error::{About, Error, Kind, Result};
 use crate::path::RelPath;
@@ -51,8 +51,8 @@ pub fn tell(report: &Report, json: bool) -> Result<Outcome> {
     })
 }
 
-/// The mount at `path`, or the only one there is.
-pub fn mount_at(path: Option<&Path>) -> Result<Client> {
+/// The mount at `path`; without one, the only one there is, or the one of the profile.
+pub fn mount_at(path: Option<&Path>, context: &Context) -> Result<Client> {
     if let Some(path) = path {
         return Client::connect(path);
     }
@@ -64,6 +64,12 @@ pub fn mount_at(path: Option<&Path>) -> Result<Client> {
             "nothing is mounted; start with `larder mount MOUNTPOINT --remote URL`",
         )),
         several => {
+            let of_profile = context.profile_folder()?;
+            if let Some(one) = of_profile.and_then(|folder| control::mountpoint(&folder).ok())
+                && several.iter().any(|m| m.mountpoint == one)
+            {
+                return Client::connect(&one);
+            }
             let names: Vec<_> = several
                 .iter()
                 .map(|m| m.mountpoint.display().to_string())

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::flags::{MountFlags, ServeFlags};
 use super::{Context, Outcome, show};
 use crate::config::{ConfigFile, Shown, resolve_mount, resolve_serve};
-use crate::control;
+use crate::daemon;
 use crate::error::Result;
 
 /// Look at the configuration
@@ -59,12 +59,11 @@ impl Show {
                 (got.shown, got.notes)
             }
             None => {
-                let at = match &self.mountpoint {
-                    Some(path) => control::mountpoint(path)?,
-                    None => PathBuf::new(),
-                };
+                let at = self.settings.place(self.mountpoint.as_deref(), context)?;
+                let at = at.unwrap_or_default();
                 let got = resolve_mount(&at, &file, &context.env, &self.settings.flags())?;
-                (got.shown, got.notes)
+                daemon::tiers(&got.config)?;
+                (got.shown, got.notes.into_iter().chain(got.off).collect())
             }
         };
         notes.iter().for_each(|note| show::complain(note));
@@ -87,13 +86,14 @@ fn render(shown: &[Shown], file: &ConfigFile) -> String {
         .map(|s| s.value.chars().count())
         .filter(|n| *n <= 30);
     let width = most.max().unwrap_or(0);
+    let names = shown.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for line in shown {
         let value = match line.value.is_empty() {
             true => "-",
             false => &line.value,
         };
         lines.push(format!(
-            "{:<18} {value:<width$}  # {}",
+            "{:<names$} {value:<width$}  # {}",
             line.name, line.source
         ));
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Outcome, ask, show};
+use super::place::OfProfile;
+use super::{Context, Outcome, ask, show};
 use crate::control::{Answer, ConflictStatus, Keep, OrphanStatus, Request};
 use crate::error::Result;
 
@@ -13,6 +14,8 @@ use crate::error::Result;
 pub struct Conflicts {
     /// Which mount; not needed where there is only one
     mountpoint: Option<PathBuf>,
+    #[command(flatten)]
+    profile: OfProfile,
     /// Put your version of conflict ID back at its path; it goes up as a new write
     #[arg(long, value_name = "ID", conflicts_with = "keep_theirs")]
     keep_ours: Option<u64>,
@@ -28,8 +31,9 @@ pub struct Conflicts {
 }
 
 impl Conflicts {
-    pub fn run(&self) -> Result<Outcome> {
-        let mut client = ask::mount_at(self.mountpoint.as_deref())?;
+    pub fn run(&self, context: &Context) -> Result<Outcome> {
+        let place = self.profile.folder(self.mountpoint.as_deref(), context)?;
+        let mut client = ask::mount_at(place.as_deref(), context)?;
         let settle = match (self.keep_ours, self.keep_theirs) {
             (Some(id), _) => Some((id, Keep::Ours)),
             (None, Some(id)) => Some((id, Keep::Theirs)),

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::flags::MountFlags;
 use super::{Context, Outcome, show};
 use crate::config::resolve_mount;
-use crate::control;
 use crate::error::Result;
 
 /// Check this machine, the folder and the remotes, and say what to do
@@ -76,13 +75,12 @@ impl Check {
 
 impl Doctor {
     pub fn run(&self, context: &Context) -> Result<Outcome> {
-        let place = match &self.mountpoint {
-            Some(path) => control::mountpoint(path)?,
-            None => PathBuf::new(),
-        };
+        let folder = self.settings.place(self.mountpoint.as_deref(), context)?;
+        let place = folder.clone().unwrap_or_default();
         let flags = self.settings.flags();
         let resolved = resolve_mount(&place, &context.file()?, &context.env, &flags)?;
-        resolved.notes.iter().for_each(|note| show::complain(note));
+        let notes = resolved.notes.iter().chain(&resolved.off);
+        notes.for_each(|note| show::complain(note));
         let config = resolved.config;
         let mut checks = vec![
             machine::device(),
@@ -93,7 +91,11 @@ impl Doctor {
         if config.allow_other {
             checks.push(machine::allow_other());
         }
-        if self.mountpoint.is_some() {
+        let own = self.mountpoint.is_none();
+        if folder.is_some() && own && !place.exists() {
+            let found = format!("{} is made by the first mount", place.display());
+            checks.push(Check::ok("mountpoint", found));
+        } else if folder.is_some() {
             let store = config.store.as_deref().unwrap_or(&place);
             checks.extend(machine::folder(&place, store, config.min_free));
         }

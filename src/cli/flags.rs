@@ -1,25 +1,41 @@
 //! The flags that are settings, and their way into the layers.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::config::Flags;
+use super::{Context, place};
+use crate::config::{Flags, profile_folder};
+use crate::error::Result;
 
 /// Settings of a mount. Each can also stand in larder.toml and in the environment.
 #[derive(Debug, Args, Default)]
 pub struct MountFlags {
-    /// Where files come from: http://HOST:5002, https://…, or file:///DIR; may be repeated
+    /// Where files come from: http://HOST:5002, https://…, s3://BUCKET/PREFIX or file:///DIR, with
+    /// options behind a ?, such as ?upload&rate=10MiB; repeat it for more, the nearest first
     #[arg(long, short, value_name = "URL")]
     remote: Vec<OsString>,
-    /// File that holds the key for the remotes (or set LARDER_KEY)
+    /// Take remote, mode and folder from the environment of another program: lumibot
+    #[arg(long, value_name = "NAME")]
+    profile: Option<OsString>,
+    /// File that holds the key for the http remotes (or set LARDER_KEY)
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Name of the access key for s3 remotes (or set LARDER_S3_ACCESS_KEY_ID); without one, what the
+    /// AWS tools use here
+    #[arg(long, value_name = "ID")]
+    s3_access_key_id: Option<OsString>,
+    /// File that holds its secret (or set LARDER_S3_SECRET_ACCESS_KEY)
+    #[arg(long, value_name = "FILE")]
+    s3_secret_access_key_file: Option<PathBuf>,
+    /// File that holds the session token of a temporary access key (or set LARDER_S3_SESSION_TOKEN)
+    #[arg(long, value_name = "FILE")]
+    s3_session_token_file: Option<PathBuf>,
     /// Keep the files here instead of in the directory under the mountpoint
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Send what is written here to the remotes
+    /// Send what is written here to every remote whose URL does not say ?upload=false
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     upload: Option<OsString>,
     /// Allow no writing here
@@ -87,11 +103,25 @@ pub struct MountFlags {
 }
 
 impl MountFlags {
+    /// The folder that is meant, which need not be there: the one that was named, or the profile's.
+    pub fn place(&self, named: Option<&Path>, context: &Context) -> Result<Option<PathBuf>> {
+        let folder = match named {
+            Some(named) => Some(named.to_owned()),
+            None => profile_folder(&context.file()?, &context.env, &self.flags())?,
+        };
+        folder.map(|folder| place::future(&folder)).transpose()
+    }
+
     /// The flags that were given.
     pub fn flags(&self) -> Flags {
         let mut flags = Flags::default();
         flags.set("remote", self.remote.clone());
+        flags.set("profile", self.profile.clone());
         flags.set("key_file", self.key_file.clone());
+        flags.set("s3_access_key_id", self.s3_access_key_id.clone());
+        let secret = self.s3_secret_access_key_file.clone();
+        flags.set("s3_secret_access_key_file", secret);
+        flags.set("s3_session_token_file", self.s3_session_token_file.clone());
         flags.set("store", self.store.clone());
         flags.set("upload", self.upload.clone());
         flags.set("read_only", self.read_only.clone());

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Outcome, ask};
+use super::place::OfProfile;
+use super::{Context, Outcome, ask};
 use crate::control::Request;
 use crate::error::Result;
 
@@ -13,6 +14,8 @@ use crate::error::Result;
 pub struct Flush {
     /// Which mount; not needed where there is only one
     mountpoint: Option<PathBuf>,
+    #[command(flatten)]
+    profile: OfProfile,
     /// Come back when everything is there
     #[arg(long, short)]
     wait: bool,
@@ -22,8 +25,9 @@ pub struct Flush {
 }
 
 impl Flush {
-    pub fn run(&self) -> Result<Outcome> {
-        let mut client = ask::mount_at(self.mountpoint.as_deref())?;
+    pub fn run(&self, context: &Context) -> Result<Outcome> {
+        let place = self.profile.folder(self.mountpoint.as_deref(), context)?;
+        let mut client = ask::mount_at(place.as_deref(), context)?;
         let report = ask::order(&mut client, &Request::Flush { wait: self.wait })?;
         ask::tell(&report, self.json)
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::flags::MountFlags;
-use super::{Context, Outcome, background, log, show};
-use crate::config::{MountConfig, resolve_mount};
+use super::{Context, Outcome, background, log, place, show};
+use crate::config::{MountConfig, profile_folder, resolve_mount};
 use crate::control::{self, Answer, Client, Request};
 use crate::daemon;
 use crate::error::{About, Error, Kind, Result};
@@ -17,8 +17,8 @@ const NOTES: usize = 3;
 /// Mount over a folder: it shows what the remotes have, and fetches what is read
 #[derive(Debug, Args)]
 pub struct Mount {
-    /// The folder, which may already hold files
-    mountpoint: PathBuf,
+    /// The folder, which may already hold files; not needed with a profile, which has its own
+    mountpoint: Option<PathBuf>,
     #[command(flatten)]
     settings: MountFlags,
     /// Stay attached to the terminal and log to it
@@ -46,28 +46,51 @@ impl Mount {
     }
 
     fn resolve(&self, context: &Context) -> Result<MountConfig> {
-        let mountpoint = match control::mountpoint(&self.mountpoint) {
-            Err(error) if error.kind() == Kind::NotFound => return Err(missing(&self.mountpoint)),
-            other => other?,
+        let (file, flags) = (context.file()?, self.settings.flags());
+        let (mountpoint, ours_to_make) = match &self.mountpoint {
+            Some(named) => (mountpoint(named)?, None),
+            None => {
+                let folder = profile_folder(&file, &context.env, &flags)?.ok_or_else(unsaid)?;
+                (place::future(&folder)?, Some(folder))
+            }
         };
-        let flags = self.settings.flags();
-        let resolved = resolve_mount(&mountpoint, &context.file()?, &context.env, &flags)?;
+        let resolved = resolve_mount(&mountpoint, &file, &context.env, &flags)?;
         if !context.is_child {
             resolved.notes.iter().for_each(|note| show::complain(note));
         }
         let mut config = resolved.config;
         log::checked(&config.log)?;
-        if config.remotes.is_empty() {
-            let text =
-                "no remote is given; add `--remote http://HOST:5002` (or set REMOTE_FXCACHE_URL)";
-            return Err(Error::new(Kind::Invalid, text));
+        match resolved.off {
+            Some(off) if config.remotes.is_empty() => return Err(Error::new(Kind::Invalid, off)),
+            Some(off) if !context.is_child => show::complain(&off),
+            None if config.remotes.is_empty() => {
+                let text = "no remote is given; add `--remote http://HOST:5002` or `--remote s3://BUCKET/PREFIX` (or set REMOTE_FXCACHE_URL)";
+                return Err(Error::new(Kind::Invalid, text));
+            }
+            _ => {}
         }
         daemon::tiers(&config)?;
+        if let Some(folder) = ours_to_make {
+            place::make(&folder)?;
+            config.mountpoint = control::mountpoint(&folder)?;
+        }
         // The daemon has another working directory.
         if let Some(store) = &mut config.store {
             *store = std::path::absolute(&store).about(store.display())?;
         }
         Ok(config)
+    }
+}
+
+fn unsaid() -> Error {
+    let text = "which folder? write `larder mount MOUNTPOINT --remote URL`, or `larder mount --profile lumibot`";
+    Error::new(Kind::Invalid, text)
+}
+
+fn mountpoint(named: &Path) -> Result<PathBuf> {
+    match control::mountpoint(named) {
+        Err(error) if error.kind() == Kind::NotFound => Err(missing(named)),
+        other => other,
     }
 }
 

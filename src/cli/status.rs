@@ -3,13 +3,14 @@
 mod render;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Outcome, ask, show};
+use super::place::OfProfile;
+use super::{Context, Outcome, ask, show};
 use crate::control::{self, Answer, Client, Request};
 use crate::daemon;
 use crate::error::{Kind, Result};
@@ -19,6 +20,8 @@ use crate::error::{Kind, Result};
 pub struct Status {
     /// Which mount; all of them if it is left out
     mountpoint: Option<PathBuf>,
+    #[command(flatten)]
+    profile: OfProfile,
     /// Print JSON: one object for a named mount, else an array
     #[arg(long)]
     json: bool,
@@ -45,9 +48,10 @@ enum Seen {
 }
 
 impl Status {
-    pub fn run(&self) -> Result<Outcome> {
+    pub fn run(&self, context: &Context) -> Result<Outcome> {
+        let place = self.profile.folder(self.mountpoint.as_deref(), context)?;
         let Some(seconds) = self.watch else {
-            return self.once();
+            return self.once(place.as_deref());
         };
         let clear = std::io::stdout().is_terminal() && !self.json;
         loop {
@@ -55,7 +59,7 @@ impl Status {
                 // Home, and clear to the end: no flicker.
                 let _ = write!(std::io::stdout(), "\x1b[H\x1b[2J");
             }
-            if let Err(error) = self.once() {
+            if let Err(error) = self.once(place.as_deref()) {
                 show::complain(&error);
             }
             if !clear && !self.json {
@@ -65,8 +69,8 @@ impl Status {
         }
     }
 
-    fn once(&self) -> Result<Outcome> {
-        if let Some(path) = &self.mountpoint {
+    fn once(&self, place: Option<&Path>) -> Result<Outcome> {
+        if let Some(path) = place {
             let status = status_of(&mut Client::connect(path)?)?;
             match self.json {
                 true => show::say_json(&status)?,

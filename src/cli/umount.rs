@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Outcome, ask, show};
+use super::place::OfProfile;
+use super::{Context, Outcome, ask, show};
 use crate::control::{self, Client, Request};
 use crate::daemon;
 use crate::error::{Error, Kind, Result};
@@ -16,16 +17,27 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 /// Unmount: the folder is an ordinary directory again
 #[derive(Debug, Args)]
 pub struct Umount {
-    /// The mount to end
-    mountpoint: PathBuf,
+    /// The mount to end; not needed where a profile says it
+    mountpoint: Option<PathBuf>,
+    #[command(flatten)]
+    profile: OfProfile,
     /// First send what is waiting to go up; without it, that waits for the next mount
     #[arg(long, short)]
     wait: bool,
 }
 
 impl Umount {
-    pub fn run(&self) -> Result<Outcome> {
-        let mountpoint = control::mountpoint(&self.mountpoint)?;
+    pub fn run(&self, context: &Context) -> Result<Outcome> {
+        let named = self.profile.folder(self.mountpoint.as_deref(), context)?;
+        let place = match named {
+            Some(place) => Some(place),
+            None => context.profile_folder()?,
+        };
+        let unsaid = || {
+            let text = "which mount? write `larder umount MOUNTPOINT`; `larder status` lists them";
+            Error::new(Kind::Invalid, text)
+        };
+        let mountpoint = control::mountpoint(&place.ok_or_else(unsaid)?)?;
         let mut client = match Client::connect(&mountpoint) {
             Ok(client) => client,
             Err(error) if error.kind() == Kind::NotFound => return dead(&mountpoint, error),

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::Environment;
 use super::file::ConfigFile;
-use super::settings::{Reading, Section, Setting, Source};
+use super::lumibot::Lumibot;
+use super::settings::{Reading, Section, Setting, Source, nearest};
 use super::value::{parse_duration, parse_size, parse_switch, show_duration, show_size};
+use super::{Environment, Profile};
 use crate::error::{Error, Kind, Result};
+
+/// Stands for a secret.
+pub(super) const NOT_SHOWN: &str = "(set, not shown)";
 
 /// What the command line said, by the names of the settings.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +62,8 @@ pub(super) struct Values {
     pub excludes: Vec<String>,
     /// Key files of single remotes, by URL.
     pub remote_keys: BTreeMap<String, PathBuf>,
+    /// What the profile adds.
+    pub lumibot: Option<Lumibot>,
     pub notes: Vec<String>,
 }
 
@@ -69,28 +75,59 @@ impl Values {
         env: &Environment,
         flags: &Flags,
     ) -> Result<Values> {
-        let mut values = Values {
+        let mut values = Values::empty(section);
+        for setting in section.settings() {
+            values.take(setting, mountpoint, file, env, flags)?;
+        }
+        Ok(values)
+    }
+
+    /// The values of one setting only, for any mount.
+    pub(super) fn only(
+        name: &str,
+        file: &ConfigFile,
+        env: &Environment,
+        flags: &Flags,
+    ) -> Result<Values> {
+        let mut values = Values::empty(Section::Mount);
+        if let Some(setting) = Section::Mount.setting(name) {
+            values.take(setting, None, file, env, flags)?;
+        }
+        Ok(values)
+    }
+
+    fn empty(section: Section) -> Values {
+        Values {
             section,
             found: BTreeMap::new(),
             excludes: Vec::new(),
             remote_keys: BTreeMap::new(),
+            lumibot: None,
             notes: Vec::new(),
-        };
-        for setting in section.settings() {
-            if let Some(text) = setting.default {
-                let items = match setting.list {
-                    true => words(OsStr::new(text)),
-                    false => vec![text.into()],
-                };
-                values.put(setting, items, Source::Default);
-            }
-            values.take_file(setting, mountpoint, file)?;
-            values.take_env(setting, env)?;
-            if let Some(items) = flags.0.get(setting.name) {
-                values.put(setting, items.clone(), Source::Flag(setting.name));
-            }
         }
-        Ok(values)
+    }
+
+    fn take(
+        &mut self,
+        setting: &Setting,
+        mountpoint: Option<&Path>,
+        file: &ConfigFile,
+        env: &Environment,
+        flags: &Flags,
+    ) -> Result<()> {
+        if let Some(text) = setting.default {
+            let items = match setting.list {
+                true => words(OsStr::new(text)),
+                false => vec![text.into()],
+            };
+            self.put(setting, items, Source::Default);
+        }
+        self.take_file(setting, mountpoint, file)?;
+        self.take_env(setting, env)?;
+        if let Some(items) = flags.0.get(setting.name) {
+            self.put(setting, items.clone(), Source::Flag(setting.name));
+        }
+        Ok(())
     }
 
     fn put(&mut self, setting: &Setting, items: Vec<OsString>, source: Source) {
@@ -189,6 +226,14 @@ impl Values {
         let Some((name, reading, value)) = set else {
             return Ok(());
         };
+        // A cache of another program: what is meant for it is not meant for this one.
+        if name.starts_with("REMOTE_FXCACHE") && self.profile()?.is_some() {
+            self.notes.push(format!(
+                "{name} is FXCACHE's and not used by the profile; what it says can be said with --{}",
+                setting.name.replace('_', "-")
+            ));
+            return Ok(());
+        }
         let source = Source::Environment(name);
         let items = match (reading, setting.list) {
             (Reading::FxcacheMode, _) => vec![mode(setting.name, value, &source)?.into()],
@@ -218,6 +263,18 @@ impl Values {
             .unwrap_or_default();
         let parsed = text.to_str().ok_or("text in UTF-8").and_then(parse);
         parsed.map_err(|allowed| refusal(name, &text.to_string_lossy(), &found.source, allowed))
+    }
+
+    /// Which program's environment says the rest. The table has it first.
+    pub(super) fn profile(&self) -> Result<Option<Profile>> {
+        self.read("profile", |text| match text.trim() {
+            "none" => Ok(None),
+            "lumibot" => Ok(Some(Profile::Lumibot)),
+            other => Err(match nearest(other, ["lumibot"]) {
+                Some(_) => "lumibot or none; did you mean lumibot?",
+                None => "lumibot or none",
+            }),
+        })
     }
 
     pub(super) fn switch(&self, name: &'static str) -> Result<bool> {
@@ -251,6 +308,9 @@ impl Values {
     }
 
     pub(super) fn show(&self, setting: &Setting) -> Shown {
+        if setting.name == "remote" {
+            return self.show_remotes();
+        }
         let Some(found) = self.found.get(setting.name) else {
             return Shown {
                 name: setting.name,
@@ -259,14 +319,7 @@ impl Values {
             };
         };
         let value = match setting.name {
-            _ if setting.secret => "(set, not shown)".into(),
-            "remote" => {
-                let urls = found
-                    .items
-                    .iter()
-                    .map(|url| without_password(&url.to_string_lossy()));
-                urls.collect::<Vec<_>>().join(" ")
-            }
+            _ if setting.secret => NOT_SHOWN.into(),
             "exclude" => self.excludes.join(" "),
             "max_size" | "min_free" => parse_size(&found.shown()).map_or(found.shown(), show_size),
             "refresh" | "sweep" => {
@@ -279,6 +332,32 @@ impl Values {
             value,
             source: found.source.to_string(),
         }
+    }
+}
+
+impl Values {
+    fn show_remotes(&self) -> Shown {
+        let found = self.found.get("remote");
+        let urls = found.map_or(&[][..], |found| &found.items).iter();
+        let urls = urls.map(|url| without_password(&url.to_string_lossy()));
+        let added = self.profile_url();
+        let source = match (found, &added) {
+            (None, None) => Source::Default.to_string(),
+            (Some(found), None) => found.source.to_string(),
+            (None, Some(_)) => "profile lumibot".into(),
+            (Some(found), Some(_)) => format!("{}, profile lumibot", found.source),
+        };
+        Shown {
+            name: "remote",
+            value: urls.chain(added).collect::<Vec<_>>().join(" "),
+            source,
+        }
+    }
+
+    /// The remote that the profile adds behind the others.
+    pub(super) fn profile_url(&self) -> Option<String> {
+        let bucket = self.lumibot.as_ref()?.bucket.as_ref()?;
+        Some(bucket.url(self.switch("read_only").unwrap_or(false)))
     }
 }
 

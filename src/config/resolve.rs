@@ -1,18 +1,19 @@
 //! The typed values, read from the layers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::ConfigFile;
 use super::layers::{Flags, Shown, Values, refusal, same_layer, without_password};
+use super::lumibot::{self, Lumibot};
 use super::settings::{OTHER_VARIABLES, Section, nearest};
 use super::value::{parse_duration, parse_size};
 use super::{
-    ConflictPolicy, DEFAULT_EXCLUDES, Environment, MountConfig, Offline, Patterns, RemoteSpec,
-    ServeSettings,
+    ConflictPolicy, DEFAULT_EXCLUDES, Environment, MountConfig, Offline, Patterns, Profile,
+    RemoteSpec, ServeSettings,
 };
 use crate::error::{About, Error, Kind, Result};
-use crate::secret::Secret;
+use crate::secret::{AccessKey, Credentials, Secret};
 
 /// The typed outcome, with what may be shown of it.
 #[derive(Debug, Clone)]
@@ -22,6 +23,20 @@ pub struct Resolved<T> {
     pub shown: Vec<Shown>,
     /// What is worth telling: misspelt variables, key files that others can read.
     pub notes: Vec<String>,
+    /// Why the profile that was asked for adds no remote, and what to do about it.
+    pub off: Option<String>,
+}
+
+/// The folder of the program that the profile is of; none without a profile.
+pub fn profile_folder(
+    file: &ConfigFile,
+    env: &Environment,
+    flags: &Flags,
+) -> Result<Option<PathBuf>> {
+    match Values::only("profile", file, env, flags)?.profile()? {
+        Some(Profile::Lumibot) => lumibot::folder(env).map(|(folder, _)| Some(folder)),
+        None => Ok(None),
+    }
 }
 
 /// Lays the layers over each other for a mount at `mountpoint` (absolute).
@@ -32,11 +47,17 @@ pub fn resolve_mount(
     flags: &Flags,
 ) -> Result<Resolved<MountConfig>> {
     let mut values = Values::gather(Section::Mount, Some(mountpoint), file, env, flags)?;
-    let key = values.secret("key", "key_file")?;
+    if values.profile()? == Some(Profile::Lumibot) {
+        values.lumibot = Some(Lumibot::read(env)?);
+    }
+    let credentials = Credentials {
+        key: values.secret("key", "key_file")?,
+        access: values.access()?,
+    };
     let config = MountConfig {
         mountpoint: mountpoint.to_owned(),
         store: values.path("store"),
-        remotes: values.remotes(key)?,
+        remotes: values.remotes(&credentials)?,
         upload: values.switch("upload")?,
         read_only: values.switch("read_only")?,
         stream: values.switch("stream")?,
@@ -127,7 +148,19 @@ impl Values {
         Ok(patterns)
     }
 
-    fn remotes(&mut self, key: Option<Secret>) -> Result<Vec<RemoteSpec>> {
+    /// Those that were named, in order; behind them the one that the profile adds.
+    fn remotes(&mut self, credentials: &Credentials) -> Result<Vec<RemoteSpec>> {
+        let mut remotes = self.named_remotes(credentials)?;
+        let bucket = self.lumibot.as_ref().and_then(|l| l.bucket.clone());
+        if let (Some(url), Some(bucket)) = (self.profile_url(), bucket) {
+            let access = bucket.access.or_else(|| credentials.access.clone());
+            let credentials = Credentials { key: None, access };
+            remotes.push(RemoteSpec { url, credentials });
+        }
+        Ok(remotes)
+    }
+
+    fn named_remotes(&mut self, credentials: &Credentials) -> Result<Vec<RemoteSpec>> {
         let Some(found) = self.found.get("remote").cloned() else {
             return Ok(Vec::new());
         };
@@ -135,7 +168,7 @@ impl Values {
         for item in &found.items {
             let url = item.to_str().map(str::trim).filter(|url| url.contains(':'));
             let Some(url) = url else {
-                let allowed = "a URL such as http://192.168.1.20:5002 or file:///srv/cache";
+                let allowed = "a URL such as http://192.168.1.20:5002, s3://bucket/prefix or file:///srv/cache";
                 return Err(refusal(
                     "remote",
                     &item.to_string_lossy(),
@@ -152,18 +185,45 @@ impl Values {
                     why,
                 ));
             }
-            // A directory takes no key.
-            let takes_key = url.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("http"));
-            let own = match self.remote_keys.get(url).cloned() {
+            // What is said for all goes to those that can use it; a directory takes no key.
+            let is = |scheme: &str| {
+                let begin = url.get(..scheme.len());
+                begin.is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+            };
+            let key = match self.remote_keys.get(url).cloned() {
                 Some(path) => Some(self.key_file(&path)?),
-                None => key.clone().filter(|_| takes_key),
+                None => credentials.key.clone().filter(|_| is("http")),
             };
             remotes.push(RemoteSpec {
                 url: url.to_owned(),
-                credentials: own.into(),
+                credentials: Credentials {
+                    key,
+                    access: credentials.access.clone().filter(|_| is("s3:")),
+                },
             });
         }
         Ok(remotes)
+    }
+
+    /// The access key for buckets that was given here; none leaves it to the S3 tools' settings.
+    fn access(&mut self) -> Result<Option<AccessKey>> {
+        const ID: &str = "s3_access_key_id";
+        let id = match self.found.contains_key(ID) {
+            true => Some(self.read(ID, |text| Ok(text.trim().to_owned()))?),
+            false => None,
+        };
+        let secret = self.secret("s3_secret_access_key", "s3_secret_access_key_file")?;
+        let session = self.secret("s3_session_token", "s3_session_token_file")?;
+        if session.is_some() && id.is_none() && secret.is_none() {
+            let text = "s3_session_token is set but s3_access_key_id is not; it goes with a key";
+            return Err(Error::new(Kind::Invalid, text));
+        }
+        access_key(
+            id,
+            secret,
+            session,
+            ["s3_access_key_id", "s3_secret_access_key"],
+        )
     }
 
     /// The key itself or the file it is in, whichever was said later.
@@ -220,19 +280,50 @@ impl Values {
     }
 
     fn resolved<T>(mut self, config: T, env: &Environment) -> Resolved<T> {
-        let shown = self
-            .section
-            .settings()
-            .iter()
-            .map(|s| self.show(s))
-            .collect();
+        let settings = self.section.settings().iter();
+        let mut shown: Vec<Shown> = settings.map(|s| self.show(s)).collect();
+        let mut off = None;
+        if let Some(lumibot) = &self.lumibot {
+            shown.extend(lumibot.shown.iter().cloned());
+            shown.extend(lumibot::show_folder(env));
+            off = lumibot.off();
+        }
         self.notes.extend(misspelt(env));
         Resolved {
             config,
             shown,
             notes: self.notes,
+            off,
         }
     }
+}
+
+/// The access key of these parts; `names` are those of its id and its secret.
+pub(super) fn access_key(
+    id: Option<String>,
+    secret: Option<Secret>,
+    session: Option<Secret>,
+    names: [&str; 2],
+) -> Result<Option<AccessKey>> {
+    let refused = |text| Err(Error::new(Kind::Invalid, text));
+    let [have, lacks] = match (id, secret) {
+        (None, None) => return Ok(None),
+        (Some(id), Some(_)) if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) => {
+            return refused(format!("{} is not an access key's name", names[0]));
+        }
+        (Some(id), Some(secret)) => {
+            return Ok(Some(AccessKey {
+                id,
+                secret,
+                session,
+            }));
+        }
+        (Some(_), None) => names,
+        (None, Some(_)) => [names[1], names[0]],
+    };
+    refused(format!(
+        "{have} is set but {lacks} is not; set both, or neither for what the AWS tools use here"
+    ))
 }
 
 fn size(text: &str) -> std::result::Result<u64, &'static str> {

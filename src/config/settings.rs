@@ -115,12 +115,34 @@ const fn hidden(name: &'static str, env: &'static [(&'static str, Reading)]) -> 
 use Reading::{FxcacheMode, Plain};
 
 static MOUNT: &[Setting] = &[
+    // First, for the others depend on it.
+    one("profile", &[("LARDER_PROFILE", Plain)], Some("none")),
     several(
         "remote",
         &[("LARDER_REMOTE", Plain), ("REMOTE_FXCACHE_URL", Plain)],
     ),
     hidden("key", &[("LARDER_KEY", Plain)]),
     one("key_file", &[("LARDER_KEY_FILE", Plain)], None),
+    one(
+        "s3_access_key_id",
+        &[("LARDER_S3_ACCESS_KEY_ID", Plain)],
+        None,
+    ),
+    hidden(
+        "s3_secret_access_key",
+        &[("LARDER_S3_SECRET_ACCESS_KEY", Plain)],
+    ),
+    one(
+        "s3_secret_access_key_file",
+        &[("LARDER_S3_SECRET_ACCESS_KEY_FILE", Plain)],
+        None,
+    ),
+    hidden("s3_session_token", &[("LARDER_S3_SESSION_TOKEN", Plain)]),
+    one(
+        "s3_session_token_file",
+        &[("LARDER_S3_SESSION_TOKEN_FILE", Plain)],
+        None,
+    ),
     one("store", &[("LARDER_STORE", Plain)], None),
     one(
         "upload",

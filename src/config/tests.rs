@@ -209,6 +209,246 @@ fn p10_keys_come_from_safe_places_and_are_not_shown() {
     );
 }
 
+const S3_KEY: &[(&str, &str)] = &[
+    ("LARDER_S3_ACCESS_KEY_ID", " AKIA1 "),
+    ("LARDER_S3_SECRET_ACCESS_KEY", "sesame"),
+    ("LARDER_S3_SESSION_TOKEN", "token-1"),
+];
+
+#[test]
+fn p10_access_keys_go_to_buckets_only() {
+    let remotes = (
+        "LARDER_REMOTE",
+        "http://a:1 s3://b/p?upload S3://c file:///d",
+    );
+    let env = [&[remotes, ("LARDER_KEY", "lan-key")][..], S3_KEY].concat();
+    let got = mount("", &env, &Flags::default()).unwrap();
+    let who: Vec<_> = got
+        .config
+        .remotes
+        .iter()
+        .map(|r| (r.credentials.key.is_some(), r.credentials.access.is_some()))
+        .collect();
+    assert_eq!(
+        who,
+        [(true, false), (false, true), (false, true), (false, false)]
+    );
+    let access = got.config.remotes[1].credentials.access.clone().unwrap();
+    assert_eq!(access.id, "AKIA1");
+    assert_eq!(access.secret, Secret::new("sesame").unwrap());
+    assert_eq!(access.session, Some(Secret::new("token-1").unwrap()));
+    let everything = format!("{:?} {:?}", got.shown, got.config);
+    for secret in ["sesame", "token-1", "lan-key"] {
+        assert!(!everything.contains(secret), "{everything}");
+    }
+    let none = mount("", &[remotes], &Flags::default()).unwrap().config;
+    assert!(none.remotes.iter().all(|r| r.credentials.access.is_none()));
+}
+
+#[test]
+fn p10_half_an_access_key_is_refused_and_its_secret_may_be_in_a_file() {
+    let refusal = |text: &str, env: &[_]| {
+        let refused = mount(text, env, &Flags::default()).unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            !text.contains("sesame") && !text.contains("token-1"),
+            "{text}"
+        );
+        text
+    };
+    assert!(refusal("", &S3_KEY[..1]).contains("s3_secret_access_key is not"));
+    assert!(refusal("", &S3_KEY[1..2]).contains("s3_access_key_id is not"));
+    assert!(refusal("", &S3_KEY[2..]).contains("goes with a key"));
+    let spaced = [("LARDER_S3_ACCESS_KEY_ID", "a b"), S3_KEY[1]];
+    assert!(refusal("", &spaced).contains("s3_access_key_id"));
+    let text = "[mount]\ns3_secret_access_key = \"sesame\"\n";
+    assert!(refusal(text, &[]).contains("s3_secret_access_key_file"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "in-file\n").unwrap();
+    let text = format!(
+        "[mount]\nremote = \"s3://b\"\ns3_access_key_id = \"AKIA2\"\ns3_secret_access_key_file = \"{}\"\n",
+        secret.display()
+    );
+    let got = mount(&text, &[], &Flags::default()).unwrap().config;
+    let access = got.remotes[0].credentials.access.clone().unwrap();
+    assert_eq!(access.id, "AKIA2");
+    assert_eq!(access.secret, Secret::new("in-file").unwrap());
+}
+
+const LUMIBOT: &[(&str, &str)] = &[
+    ("LUMIBOT_CACHE_BACKEND", "s3"),
+    ("LUMIBOT_CACHE_MODE", "readwrite"),
+    ("LUMIBOT_CACHE_S3_BUCKET", "bars"),
+    ("LUMIBOT_CACHE_S3_PREFIX", "/prod/cache/"),
+    ("LUMIBOT_CACHE_S3_REGION", "us-east-1"),
+    ("HOME", "/home/u"),
+];
+
+fn lumibot() -> Flags {
+    let mut flags = Flags::default();
+    flags.set("profile", ["lumibot"]);
+    flags
+}
+
+fn urls(config: &MountConfig) -> Vec<&str> {
+    config.remotes.iter().map(|r| r.url.as_str()).collect()
+}
+
+const BUCKET: &str = "s3://bars/prod/cache/v1?upload=true&region=us%2Deast%2D1";
+
+#[test]
+fn the_lumibot_profile_needs_only_what_lumibot_reads() {
+    let got = mount("", LUMIBOT, &lumibot()).unwrap();
+    assert_eq!(urls(&got.config), [BUCKET]);
+    assert_eq!((got.off, got.config.read_only), (None, false));
+    // In the file and in the environment it is the same.
+    let text = "[mount]\nprofile = \"lumibot\"\n";
+    let got = mount(text, LUMIBOT, &Flags::default()).unwrap();
+    assert_eq!(urls(&got.config), [BUCKET]);
+    let env = [&[("LARDER_PROFILE", "lumibot")][..], LUMIBOT].concat();
+    let got = mount("", &env, &Flags::default()).unwrap();
+    assert_eq!(urls(&got.config), [BUCKET]);
+    // Without it, Lumibot's variables say nothing.
+    let got = mount("", LUMIBOT, &Flags::default()).unwrap();
+    assert!(got.config.remotes.is_empty() && got.off.is_none());
+}
+
+#[test]
+fn the_bucket_of_the_profile_stands_behind_the_remotes_that_were_named() {
+    let mut flags = lumibot();
+    flags.set("remote", ["http://lan:5002"]);
+    let env = [LUMIBOT, &[("LARDER_KEY", "lan-key")]].concat();
+    let got = mount("", &env, &flags).unwrap();
+    assert_eq!(urls(&got.config), ["http://lan:5002", BUCKET]);
+    assert!(got.config.remotes[0].credentials.key.is_some());
+    assert!(got.config.remotes[1].credentials.key.is_none());
+    assert_eq!(
+        source(&got, "remote"),
+        format!("http://lan:5002 {BUCKET} <- flag --remote, profile lumibot")
+    );
+    // What is said to FXCACHE is not said to Lumibot.
+    let env = [
+        LUMIBOT,
+        &[
+            ("REMOTE_FXCACHE_URL", "http://fx:5002"),
+            ("REMOTE_FXCACHE_UPLOAD", "true"),
+        ],
+    ]
+    .concat();
+    let got = mount("", &env, &lumibot()).unwrap();
+    assert_eq!(
+        (urls(&got.config), got.config.upload),
+        (vec![BUCKET], false)
+    );
+    assert!(
+        got.notes[0].contains("REMOTE_FXCACHE_URL"),
+        "{:?}",
+        got.notes
+    );
+}
+
+#[test]
+fn who_asks_the_bucket_of_the_profile() {
+    let access = |env: &[(&str, &str)]| {
+        let got = mount("", &[LUMIBOT, env].concat(), &lumibot()).unwrap();
+        let access = got.config.remotes[0].credentials.access.clone();
+        access.map(|access| access.id)
+    };
+    let lumibots = [
+        ("LUMIBOT_CACHE_S3_ACCESS_KEY_ID", "AKIA2"),
+        ("LUMIBOT_CACHE_S3_SECRET_ACCESS_KEY", "open"),
+    ];
+    assert_eq!(access(&[]), None);
+    assert_eq!(access(S3_KEY), Some("AKIA1".into()));
+    assert_eq!(access(&[S3_KEY, &lumibots].concat()), Some("AKIA2".into()));
+}
+
+#[test]
+fn every_value_of_the_profile_is_shown_with_its_source_and_no_secret() {
+    let env = [
+        LUMIBOT,
+        &[
+            ("LUMIBOT_CACHE_S3_ACCESS_KEY_ID", "AKIA2"),
+            ("LUMIBOT_CACHE_S3_SECRET_ACCESS_KEY", "sesame"),
+        ],
+    ]
+    .concat();
+    let got = mount("", &env, &lumibot()).unwrap();
+    for (name, wanted) in [
+        ("profile", "lumibot <- flag --profile"),
+        ("lumibot.backend", "s3 <- environment LUMIBOT_CACHE_BACKEND"),
+        (
+            "lumibot.mode",
+            "readwrite <- environment LUMIBOT_CACHE_MODE",
+        ),
+        (
+            "lumibot.bucket",
+            "bars <- environment LUMIBOT_CACHE_S3_BUCKET",
+        ),
+        (
+            "lumibot.prefix",
+            "prod/cache <- environment LUMIBOT_CACHE_S3_PREFIX",
+        ),
+        ("lumibot.version", "v1 <- default"),
+        (
+            "lumibot.secret_access_key",
+            "(set, not shown) <- environment LUMIBOT_CACHE_S3_SECRET_ACCESS_KEY",
+        ),
+        ("lumibot.session_token", " <- default"),
+    ] {
+        assert_eq!(source(&got, name), wanted);
+    }
+    assert!(!format!("{got:?}").contains("sesame"));
+}
+
+#[test]
+fn a_profile_that_is_off_or_unknown_says_so() {
+    let off = mount("", &[], &lumibot()).unwrap();
+    assert!(off.config.remotes.is_empty());
+    assert!(off.off.unwrap().contains("LUMIBOT_CACHE_BACKEND is not s3"));
+    let env = [
+        ("LUMIBOT_CACHE_BACKEND", "s3"),
+        ("LUMIBOT_CACHE_MODE", "on"),
+    ];
+    let text = mount("", &env, &lumibot()).unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "Unsupported LUMIBOT_CACHE_MODE 'on'. Expected one of: disabled, readwrite, readonly."
+    );
+    let unknown = |name: &str| {
+        let mut flags = Flags::default();
+        flags.set("profile", [name]);
+        mount("", &[], &flags).unwrap_err().to_string()
+    };
+    assert!(unknown("lumibt").contains("did you mean lumibot?"));
+    assert!(unknown("fxcache").ends_with("lumibot or none"));
+}
+
+#[test]
+fn a_read_only_mount_sends_nothing_to_the_bucket_of_the_profile() {
+    let env = [LUMIBOT, &[("LARDER_READ_ONLY", "true")]].concat();
+    let got = mount("", &env, &lumibot()).unwrap().config;
+    assert!(got.remotes[0].url.contains("?upload=false&"));
+}
+
+#[test]
+fn the_profile_has_a_folder_of_its_own() {
+    let folder = |text, env: &[_], flags: &Flags| {
+        profile_folder(&file(text).unwrap(), &Environment::of(env), flags).unwrap()
+    };
+    let own = [("LUMIBOT_CACHE_FOLDER", "/data/bars")];
+    assert_eq!(folder("", &own, &Flags::default()), None);
+    assert_eq!(folder("", &own, &lumibot()), Some("/data/bars".into()));
+    let text = "[mount]\nprofile = \"lumibot\"\n";
+    let got = folder(text, &own, &Flags::default());
+    assert_eq!(got, Some("/data/bars".into()));
+    let mut none = Flags::default();
+    none.set("profile", ["none"]);
+    assert_eq!(folder(text, &own, &none), None);
+}
+
 #[test]
 fn excludes_add_up_and_the_defaults_can_go() {
     let mut flags = Flags::default();

@@ -41,6 +41,7 @@ pub fn tiers(config: &MountConfig) -> Result<Vec<Tier>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::url::Place;
     use crate::config::{ConfigFile, Environment, Flags, resolve_mount};
     use std::path::Path;
 
@@ -68,6 +69,40 @@ mod tests {
         assert_eq!(uploads(urls, &all), [true, false, true]);
         let shown = of(urls, &[]).unwrap();
         assert_eq!(shown[0].0, "http://lan:1");
+    }
+
+    #[test]
+    fn the_prefix_of_a_profile_arrives_as_it_is() {
+        let mut flags = Flags::default();
+        flags.set("profile", ["lumibot"]);
+        for (prefix, wanted) in [
+            ("/p//q/", "p//q/v2"),
+            ("/ a b /", " a b /v2"),
+            ("x#y?z%20ü", "x#y?z%20ü/v2"),
+        ] {
+            let env = Environment::of(&[
+                ("LUMIBOT_CACHE_BACKEND", "s3"),
+                ("LUMIBOT_CACHE_MODE", "readonly"),
+                ("LUMIBOT_CACHE_S3_BUCKET", "bars"),
+                ("LUMIBOT_CACHE_S3_PREFIX", prefix),
+                ("LUMIBOT_CACHE_S3_VERSION", "v2"),
+                ("LUMIBOT_CACHE_S3_REGION", "eu-west-1"),
+                // The mode says more than this: nothing is ever pushed.
+                ("LARDER_UPLOAD", "true"),
+            ]);
+            let file = ConfigFile::default();
+            let got = resolve_mount(Path::new("/m"), &file, &env, &flags).unwrap();
+            let tiers = tiers(&got.config).unwrap();
+            let Place::S3(bucket) = tiers[0].url.place() else {
+                panic!("not a bucket");
+            };
+            assert_eq!(
+                (bucket.name.as_str(), bucket.prefix.as_str()),
+                ("bars", wanted)
+            );
+            assert_eq!(bucket.region.as_deref(), Some("eu-west-1"));
+            assert!(!tiers[0].upload);
+        }
     }
 
     #[test]

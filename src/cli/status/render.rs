@@ -157,7 +157,8 @@ fn outbox(o: &OutboxStatus, now_ms: i64, upload: bool) -> String {
     if o.pending == 0 && o.held_back == 0 && o.refused == 0 {
         return match upload {
             true => "empty: everything is up".into(),
-            false => "nothing goes up (mount with --upload to change that)".into(),
+            false => "nothing goes up (--upload, or ?upload behind one remote's URL, changes that)"
+                .into(),
         };
     }
     let mut parts = vec![format!(
