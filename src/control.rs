@@ -186,6 +186,20 @@ pub struct RemoteStatus {
     pub refused_names: u64,
     /// Of `put`, `conditional-put`, `delete`, `changes`.
     pub capabilities: Vec<String>,
+    /// Of a remote whose listing costs, once it was listed.
+    #[serde(default)]
+    pub listing: Option<ListingStatus>,
+}
+
+/// How often a remote is listed, and what that costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListingStatus {
+    /// Seconds between two listings, at present.
+    pub every_s: u64,
+    /// Requests that one takes.
+    pub requests: u64,
+    /// Requests a day that this makes.
+    pub requests_a_day: u64,
 }
 
 /// Whether a remote can be used.

@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::overlay::{Overlay, Parts, Settings};
 use crate::store::{Limits, Store};
 use crate::sync::feed::{Bell, Feed};
+use crate::sync::pace::Pace;
 use crate::sync::times::Times;
 
 pub use crate::fs::mounts::{MountEntry, detach_dead, mounts};
@@ -239,6 +240,10 @@ fn follow(
             overlay.uploads.kick();
         }
     });
+    let pace = Pace {
+        refresh: config.refresh,
+        budget: config.list_budget,
+    };
     remotes
         .iter()
         .map(|remote| {
@@ -246,7 +251,7 @@ fn follow(
                 remote.clone(),
                 overlay.index.clone(),
                 clock.clone(),
-                config.refresh,
+                pace,
                 news.clone(),
             )
         })

@@ -1,7 +1,8 @@
 //! A remote as the mount sees it: a backend, its place in the order, and whether it is there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -33,6 +34,7 @@ pub struct Remote {
     listed: watch::Sender<bool>,
     capabilities: watch::Sender<Option<Capabilities>>,
     synced_ms: AtomicI64,
+    listed_every_ms: AtomicU64,
     suspected: Notify,
 }
 
@@ -56,6 +58,7 @@ impl Remote {
             listed: watch::Sender::new(listed),
             capabilities: watch::Sender::new(None),
             synced_ms: AtomicI64::new(0),
+            listed_every_ms: AtomicU64::new(0),
             suspected: Notify::new(),
         }
     }
@@ -150,6 +153,23 @@ impl Remote {
     /// Whether it can say what it holds, as far as is known.
     pub fn can_list(&self) -> bool {
         self.capabilities().is_none_or(|can| can.listing)
+    }
+
+    /// How many objects one request of its listing names, where requests cost.
+    pub fn pages(&self) -> Option<u32> {
+        self.capabilities().and_then(|can| can.page)
+    }
+
+    /// The time between its listings at present, where they cost; none before the first.
+    pub fn listed_every(&self) -> Option<Duration> {
+        let ms = self.listed_every_ms.load(Ordering::Relaxed);
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// Notes when it will be listed again by itself.
+    pub fn set_listed_every(&self, wait: Duration) {
+        let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.listed_every_ms.store(ms.max(1), Ordering::Relaxed);
     }
 
     /// Notes what it can do.

@@ -6,11 +6,12 @@ use super::Daemon;
 use crate::backends::Capabilities;
 use crate::backends::remote::{Presence, Remote};
 use crate::control::{
-    Amount, ConflictStatus, LimitsStatus, OrphanStatus, OutboxStatus, RemoteState, RemoteStatus,
-    Status,
+    Amount, ConflictStatus, LimitsStatus, ListingStatus, OrphanStatus, OutboxStatus, RemoteState,
+    RemoteStatus, Status,
 };
 use crate::error::Result;
 use crate::index::{ConflictRow, Operation, RemoteRow, Totals, holding, outbox, remote as facts};
+use crate::sync::pace;
 
 /// Lines of each list at most.
 const MOST: usize = 100;
@@ -90,6 +91,7 @@ impl Daemon {
             upload: row.upload,
             refused_names: row.refused,
             capabilities: remote.map(|r| names(r)).unwrap_or_default(),
+            listing: remote.and_then(|r| listing(r, row)),
         }
     }
 
@@ -169,6 +171,16 @@ fn local_only(totals: &Totals, waiting: (u64, u64)) -> Amount {
         totals.dirty_files.saturating_sub(waiting.0),
         totals.dirty_bytes.saturating_sub(waiting.1),
     )
+}
+
+fn listing(remote: &Remote, row: &RemoteRow) -> Option<ListingStatus> {
+    let (page, every) = (remote.pages()?, remote.listed_every()?);
+    let requests = pace::requests(row.files + row.refused, page);
+    Some(ListingStatus {
+        every_s: every.as_secs(),
+        requests,
+        requests_a_day: pace::requests_a_day(requests, every),
+    })
 }
 
 fn names(remote: &Remote) -> Vec<String> {

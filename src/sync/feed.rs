@@ -4,13 +4,16 @@
 //! The cursor is stored in the same transaction as the facts it stands for, so that a
 //! kill in between repeats a change and never skips one.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::diff::Merge;
+use super::pace::{self, Pace};
 use crate::backends::remote::Remote;
 use crate::backends::{Capabilities, Changes};
 use crate::clock::{Chance, Clock};
@@ -28,6 +31,8 @@ const PAGE: usize = 5000;
 /// First and longest wait before a remote that is away is asked again.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(3);
+/// How often a first listing that breaks off is begun anew at once, where that costs.
+const FIRST_TRIES: u32 = 5;
 
 /// Told whenever the remote's facts changed, so that the mount can act on it.
 pub type OnNews = Arc<dyn Fn() + Send + Sync>;
@@ -38,7 +43,12 @@ pub struct Feed {
     index: Arc<Index>,
     clock: Clock,
     chance: Chance,
-    refresh: Duration,
+    pace: Pace,
+    /// Of a remote whose listing costs: when the next one may be taken, how many in a row found
+    /// nothing new, and how many broke off.
+    due: Instant,
+    quiet: u32,
+    broken: u32,
     news: OnNews,
     asked: mpsc::Receiver<oneshot::Sender<Result<()>>>,
 }
@@ -58,12 +68,12 @@ impl Bell {
 }
 
 impl Feed {
-    /// `refresh`: how often a remote that tells no changes is listed again.
+    /// `pace`: how often a remote that tells no changes is listed again.
     pub fn new(
         remote: Arc<Remote>,
         index: Arc<Index>,
         clock: Clock,
-        refresh: Duration,
+        pace: Pace,
         news: OnNews,
     ) -> (Feed, Bell) {
         let (bell, asked) = mpsc::channel(16);
@@ -72,7 +82,10 @@ impl Feed {
             index,
             clock,
             chance: Chance::from_system(),
-            refresh,
+            pace,
+            due: Instant::now(),
+            quiet: 0,
+            broken: 0,
             news,
             asked,
         };
@@ -81,13 +94,13 @@ impl Feed {
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut failures = 0;
+        let (mut failures, mut doubted) = (0, false);
         let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
         while !stop.is_cancelled() {
             let hurry = !waiting.is_empty();
             let round = tokio::select! {
                 () = stop.cancelled() => break,
-                round = self.round(hurry) => round,
+                round = self.round(hurry, std::mem::take(&mut doubted)) => round,
             };
             // Whoever asked is answered by a round that began after the asking.
             for answer in waiting.drain(..) {
@@ -108,6 +121,8 @@ impl Feed {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
+                // The next listing may be far away; whether the remote is there is looked at now.
+                () = self.remote.suspected(), if self.remote.pages().is_some() => doubted = true,
                 asked = self.asked.recv() => waiting.extend(asked),
             }
             while let Ok(asked) = self.asked.try_recv() {
@@ -137,7 +152,10 @@ impl Feed {
     }
 
     /// Brings the facts up to date once. Returns how long nothing needs to be asked.
-    async fn round(&mut self, hurry: bool) -> Result<Duration> {
+    async fn round(&mut self, hurry: bool, doubted: bool) -> Result<Duration> {
+        if doubted {
+            self.look_again().await?;
+        }
         let capabilities = self.connect().await?;
         if !capabilities.listing {
             return self.look_for_listing().await;
@@ -145,15 +163,7 @@ impl Feed {
         let row = self.facts()?;
         let cursor = match row.cursor {
             Some(cursor) if row.listed_ms.is_some() && capabilities.changes => cursor,
-            _ => {
-                self.list().await?;
-                let wait = if capabilities.changes {
-                    Duration::ZERO
-                } else {
-                    self.refresh
-                };
-                return Ok(wait);
-            }
+            _ => return self.list_in_time(capabilities, hurry).await,
         };
         // Synced once in this life, the feed may hang at the remote; before, it asks at once.
         let fresh = self.remote.synced_ms() > 0 && !hurry;
@@ -170,7 +180,7 @@ impl Feed {
         };
         match asked {
             Changes::Delta { changes, cursor } => self.apply(changes, cursor).await?,
-            Changes::Relist => self.list().await?,
+            Changes::Relist => drop(self.list().await?),
         }
         self.remote.is_here();
         self.remote.set_synced();
@@ -189,7 +199,44 @@ impl Feed {
         self.remote.set_listed();
         self.remote.set_synced();
         (self.news)();
-        Ok(self.refresh)
+        Ok(self.pace.refresh)
+    }
+
+    /// Takes a listing, unless it costs and it is too early for the next. Returns how long after
+    /// it there is nothing to ask.
+    async fn list_in_time(&mut self, can: Capabilities, hurry: bool) -> Result<Duration> {
+        let Some(page) = can.page else {
+            self.list().await?;
+            let wait = if can.changes {
+                Duration::ZERO
+            } else {
+                self.pace.refresh
+            };
+            return Ok(wait);
+        };
+        let early = self.due.saturating_duration_since(Instant::now());
+        let is_first = !self.remote.is_listed() && self.broken < FIRST_TRIES;
+        if !early.is_zero() && !hurry && !is_first {
+            return Ok(early);
+        }
+        // One that breaks off may cost as much as a whole one.
+        self.due = Instant::now() + self.pace.wait(self.requests(page)?, 0);
+        self.broken += 1;
+        let news = self.list().await?;
+        self.broken = 0;
+        self.quiet = match hurry || news {
+            true => 0,
+            false => self.quiet.saturating_add(1),
+        };
+        let wait = self.pace.wait(self.requests(page)?, self.quiet);
+        self.remote.set_listed_every(wait);
+        self.due = Instant::now() + wait;
+        Ok(wait)
+    }
+
+    fn requests(&self, page: u32) -> Result<u64> {
+        let row = self.facts()?;
+        Ok(pace::requests(row.files + row.refused, page))
     }
 
     async fn round_now(&mut self) -> Result<Duration> {
@@ -200,9 +247,9 @@ impl Feed {
         match row.cursor {
             Some(cursor) => match self.remote.backend.changes(&cursor, Duration::ZERO).await? {
                 Changes::Delta { changes, cursor } => self.apply(changes, cursor).await?,
-                Changes::Relist => self.list().await?,
+                Changes::Relist => drop(self.list().await?),
             },
-            None => self.list().await?,
+            None => drop(self.list().await?),
         }
         self.remote.set_synced();
         Ok(Duration::ZERO)
@@ -264,7 +311,8 @@ impl Feed {
     }
 
     /// Takes a whole listing. The merge runs beside the transfer; neither outruns the other.
-    async fn list(&self) -> Result<()> {
+    /// Returns whether it had anything new.
+    async fn list(&self) -> Result<bool> {
         let id = self.remote.id;
         let begun = self.index.edit_later(move |w| w.listing_begins(id)).await?;
         let (batches, inbox) = mpsc::channel(4);
@@ -275,6 +323,7 @@ impl Feed {
                 clock,
                 id,
                 begun,
+                news: Cell::new(false),
             };
             merging.run(inbox)
         });
@@ -285,7 +334,7 @@ impl Feed {
         // A listing that broke off says nothing about what it did not name.
         let cursor = listed?;
         let merged = merged?;
-        tokio::task::spawn_blocking(move || merged.finish())
+        let news = tokio::task::spawn_blocking(move || merged.finish())
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Io, "taking the listing failed")))?;
         let now = self.clock.now_ms();
@@ -296,7 +345,7 @@ impl Feed {
         self.remote.set_synced();
         self.remote.set_listed();
         (self.news)();
-        Ok(())
+        Ok(news)
     }
 }
 
@@ -306,6 +355,8 @@ struct Merging {
     clock: Clock,
     id: crate::object::RemoteId,
     begun: u64,
+    /// Something was not as it was known.
+    news: Cell<bool>,
 }
 
 type Pages = Box<dyn FnMut(&[u8]) -> Result<Vec<crate::index::Replica>> + Send>;
@@ -336,6 +387,9 @@ impl Merging {
     }
 
     fn emit(&self, pending: &mut Vec<Change>, change: Change) -> Result<()> {
+        if !matches!(change, Change::Refused { .. }) {
+            self.news.set(true);
+        }
         pending.push(change);
         if pending.len() >= CHUNK {
             self.flush(pending)?;
@@ -357,11 +411,16 @@ impl Merging {
 }
 
 impl Merged {
-    /// The listing was whole: what it did not name after its last line is gone.
-    fn finish(self) -> Result<()> {
+    /// The listing was whole: what it did not name after its last line is gone. Returns whether it
+    /// had anything new.
+    fn finish(self) -> Result<bool> {
         let Merged { merge, merging } = self;
         let mut pending = Vec::new();
         merge.finish(&mut |change| merging.emit(&mut pending, change))?;
-        merging.flush(&mut pending)
+        merging.flush(&mut pending)?;
+        Ok(merging.news.get())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,4 +2,5 @@
 
 pub mod diff;
 pub mod feed;
+pub mod pace;
 pub mod times;

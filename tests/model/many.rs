@@ -15,6 +15,7 @@ use larder::overlay::tree::RenameMode;
 use larder::overlay::{Caller, Overlay};
 use larder::path::{Name, RelPath};
 use larder::sync::feed::Feed;
+use larder::sync::pace::Pace;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -135,7 +136,10 @@ fn p6_many_at_once_neither_hang_nor_part_the_two_sides() {
         );
         let stop = CancellationToken::new();
         let index = overlay.index.clone();
-        let long = Duration::from_secs(3600);
+        let long = Pace {
+            refresh: Duration::from_secs(3600),
+            budget: None,
+        };
         let (feed, bell) = Feed::new(remote, index, clock, long, Arc::new(|| {}));
         let runtime = world.runtime.handle().clone();
         let feeding = runtime.spawn(feed.run(stop.clone()));

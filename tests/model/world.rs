@@ -24,6 +24,7 @@ use larder::overlay::{Attr, Caller, Overlay, Parts, Settings};
 use larder::path::{Name, RelPath};
 use larder::store::Store;
 use larder::sync::feed::Feed;
+use larder::sync::pace::Pace;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -379,7 +380,10 @@ impl World {
             mount.remote.clone(),
             mount.overlay.index.clone(),
             mount.clock.clone(),
-            Duration::from_secs(3600),
+            Pace {
+                refresh: Duration::from_secs(3600),
+                budget: None,
+            },
             Arc::new(|| {}),
         );
         let stop = CancellationToken::new();

@@ -1,7 +1,7 @@
 //! A status as a block of lines. Pure.
 
 use crate::cli::show;
-use crate::control::{Amount, OutboxStatus, RemoteState, RemoteStatus, Status};
+use crate::control::{Amount, ListingStatus, OutboxStatus, RemoteState, RemoteStatus, Status};
 
 /// The whole block.
 pub fn status(s: &Status) -> String {
@@ -94,6 +94,7 @@ fn remote(r: &RemoteStatus, now_ms: i64) -> String {
         }
         (false, _) => parts.push("not listed yet".into()),
     }
+    parts.extend(r.listing.map(listing));
     let can = |what: &str| r.capabilities.iter().any(|c| c == what);
     match (can("probe"), can("listing")) {
         (true, true) => parts.push("an FXCACHE server".into()),
@@ -109,6 +110,13 @@ fn remote(r: &RemoteStatus, now_ms: i64) -> String {
         (false, _) => {}
     }
     format!("{}  {}", r.url, parts.join("; "))
+}
+
+fn listing(l: ListingStatus) -> String {
+    let every = show::span(i64::try_from(l.every_s.saturating_mul(1000)).unwrap_or(i64::MAX));
+    let requests = show::count(l.requests, "request", "requests");
+    let a_day = show::number(l.requests_a_day);
+    format!("listed every {every} with {requests}, {a_day} a day")
 }
 
 fn trouble(r: &RemoteStatus) -> impl Iterator<Item = String> {
@@ -268,6 +276,19 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn p8_a_remote_whose_listing_costs_says_how_often_and_how_much() {
+        let mut s = sample();
+        s.remotes[0].listing = Some(ListingStatus {
+            every_s: 272,
+            requests: 63,
+            requests_a_day: 19_971,
+        });
+        let text = status(&s);
+        let row = "listed every 4 min with 63 requests, 19,971 a day";
+        assert!(text.contains(row), "{text}");
     }
 
     #[test]

@@ -1,0 +1,189 @@
+//! A feed of a remote whose listing costs, with an index on disk and a remote in memory.
+
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
+
+use super::*;
+use crate::backends::Backend as _;
+use crate::backends::memory::{Fault, Memory, Op};
+use crate::index::{EVENTS, node};
+use crate::path::RelPath;
+
+struct Lab {
+    _dir: tempfile::TempDir,
+    memory: Memory,
+    remote: Arc<Remote>,
+    index: Arc<Index>,
+    bell: Bell,
+    /// What the pace was whenever a listing had been taken.
+    paces: Arc<Mutex<Vec<Option<Duration>>>>,
+    stop: CancellationToken,
+}
+
+fn key(path: &str) -> RelPath {
+    RelPath::new(path.as_bytes()).unwrap()
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+impl Lab {
+    /// A feed that runs, and has taken its first listing of one file.
+    async fn new(page: Option<u32>, refresh: Duration, budget: Option<u64>) -> Lab {
+        let dir = tempfile::tempdir().unwrap();
+        let (events, _) = sync_channel(EVENTS);
+        let (index, _) = Index::open(&dir.path().join("index.db"), events).unwrap();
+        let index = Arc::new(index);
+        let memory = Memory::new();
+        memory.set_object(&key("a"), b"a", 1);
+        let can = memory.capabilities().await.unwrap();
+        memory.set_capabilities(Capabilities {
+            changes: false,
+            page,
+            ..can
+        });
+        let wanted = [("s3://bucket".to_owned(), true)];
+        let rows = index.edit(move |w| w.set_remotes(&wanted)).unwrap();
+        let remote = Arc::new(Remote::new(
+            rows[0].id,
+            rows[0].url.clone(),
+            true,
+            Arc::new(memory.clone()),
+            false,
+            Clock::System,
+        ));
+        let paces = Arc::<Mutex<Vec<_>>>::default();
+        let (seen, shared) = (remote.clone(), paces.clone());
+        let (feed, bell) = Feed::new(
+            remote.clone(),
+            index.clone(),
+            Clock::System,
+            Pace { refresh, budget },
+            Arc::new(move || shared.lock().unwrap().push(seen.listed_every())),
+        );
+        let stop = CancellationToken::new();
+        tokio::spawn(feed.run(stop.clone()));
+        let lab = Lab {
+            _dir: dir,
+            memory,
+            remote,
+            index,
+            bell,
+            paces,
+            stop,
+        };
+        until("it is listed", || lab.remote.is_listed()).await;
+        lab
+    }
+
+    fn listings(&self) -> u64 {
+        self.memory.calls(Op::List)
+    }
+
+    fn knows(&self, path: &str) -> bool {
+        let found = self.index.read(|c| node::resolve(c, &key(path)));
+        found.unwrap().is_some()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_quiet_remote_is_listed_more_rarely_until_it_has_news() {
+    let least = Duration::from_millis(10);
+    let lab = Lab::new(Some(1000), least, None).await;
+    until("eight times as rarely", || {
+        lab.remote.listed_every() == Some(least * 8)
+    })
+    .await;
+    lab.memory.set_object(&key("b"), b"b", 2);
+    until("it is seen", || lab.knows("b")).await;
+    let before = lab.paces.lock().unwrap().len();
+    until("it was listed again", || {
+        lab.paces.lock().unwrap().len() > before + 1
+    })
+    .await;
+    let paces: Vec<_> = lab
+        .paces
+        .lock()
+        .unwrap()
+        .iter()
+        .flatten()
+        .copied()
+        .collect();
+    let slow = paces.iter().position(|p| *p == least * 8).unwrap();
+    // Doubled one by one on the way there, and at the base at once after the news.
+    assert_eq!(paces[..=slow], [least, least * 2, least * 4, least * 8]);
+    let after = paces[slow..].iter().find(|p| **p != least * 8);
+    assert_eq!(after, Some(&least));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_budget_makes_listings_rare_and_asking_lists_at_once() {
+    // Two listings a day.
+    let lab = Lab::new(Some(1), Duration::from_millis(1), Some(2)).await;
+    until("the pace is known", || lab.remote.listed_every().is_some()).await;
+    assert_eq!(lab.remote.listed_every(), Some(HOUR * 12));
+    lab.memory.set_object(&key("b"), b"b", 2);
+    lab.bell.ring().await.unwrap();
+    assert!(lab.knows("b"));
+    assert_eq!(lab.listings(), 2);
+    // A listing takes two requests by now.
+    assert_eq!(lab.remote.listed_every(), Some(HOUR * 24));
+    // Asked again, it finds nothing new, and that does not slow it down.
+    lab.bell.ring().await.unwrap();
+    assert_eq!(lab.listings(), 3);
+    assert_eq!(lab.remote.listed_every(), Some(HOUR * 24));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_listing_that_broke_off_is_not_begun_anew_at_once() {
+    let lab = Lab::new(Some(1000), HOUR, None).await;
+    lab.memory
+        .script(Op::List, 1, Fault::Fail(Kind::Unavailable));
+    lab.bell.ring().await.unwrap_err();
+    until("it is there again", || !lab.remote.is_away()).await;
+    lab.memory.set_object(&key("b"), b"b", 2);
+    lab.bell.ring().await.unwrap();
+    assert!(lab.knows("b"));
+    // The first, the one that broke off, and the one that was asked for.
+    assert_eq!(lab.listings(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_remote_that_is_listed_rarely_is_looked_for_at_once() {
+    let lab = Lab::new(Some(1000), HOUR, None).await;
+    until("the pace is known", || lab.remote.listed_every().is_some()).await;
+    lab.memory.set_online(false);
+    lab.remote.heard(&Error::new(Kind::Offline, "refused"));
+    assert!(lab.remote.is_away());
+    let asked = lab.memory.calls(Op::Capabilities);
+    until("it is looked for", || {
+        lab.memory.calls(Op::Capabilities) > asked + 1
+    })
+    .await;
+    lab.memory.set_online(true);
+    until("it is back", || !lab.remote.is_away()).await;
+    assert_eq!(lab.listings(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_where_listings_cost_nothing_they_come_at_every_refresh() {
+    let lab = Lab::new(None, Duration::from_millis(1), Some(1)).await;
+    until("it is listed again and again", || lab.listings() > 20).await;
+    assert_eq!(lab.remote.listed_every(), None);
+}
