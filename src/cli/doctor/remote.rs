@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Check;
+use crate::backends::url::Place;
 use crate::backends::{self, Backend, Capabilities, Options, retry};
 use crate::config::MountConfig;
 use crate::daemon::{self, Tier};
@@ -50,7 +51,7 @@ async fn check(tier: &Tier, config: &MountConfig) -> Check {
         Err(error) => Check::fail(
             NAME,
             format!("{}: {}", url.shown(), error.message()),
-            advice(error.kind()),
+            advice(url.place(), error.kind()),
         ),
     }
 }
@@ -78,7 +79,10 @@ fn verdict(tier: &Tier, can: Capabilities, took: Duration) -> Check {
         _ if can.is_bucket() && !can.listing => {
             "a bucket that these keys may not list: names are asked for one by one"
         }
-        _ if can.is_bucket() => "a bucket; is listed again now and then",
+        _ if can.is_bucket() && tier.upload => {
+            "a bucket; what is written here goes up; is listed again now and then"
+        }
+        _ if can.is_bucket() => "a bucket, for reading; is listed again now and then",
         (true, true) => "takes uploads, tells changes",
         (true, false) => "takes uploads, is listed again now and then",
         (false, true) => "for reading only, tells changes",
@@ -87,14 +91,28 @@ fn verdict(tier: &Tier, can: Capabilities, took: Duration) -> Check {
     let url = &tier.url;
     let found = format!("{url} answered in {} ms: {how}", took.as_millis());
     if tier.upload && !can.put {
-        let advice = "uploads are wanted but it refuses them: set its key with --key-file or LARDER_KEY, or start the server with --open-writes";
+        let advice = match url.place() {
+            Place::S3(_) => {
+                "uploads are wanted but it refuses them: let these keys write there (s3:PutObject), or say ?upload=false"
+            }
+            _ => {
+                "uploads are wanted but it refuses them: set its key with --key-file or LARDER_KEY, or start the server with --open-writes"
+            }
+        };
         return Check::fail(NAME, found, advice);
     }
     Check::ok(NAME, found)
 }
 
-fn advice(kind: Kind) -> &'static str {
+fn advice(place: &Place, kind: Kind) -> &'static str {
     match kind {
+        kind if matches!(place, Place::S3(_)) => match kind.is_away() {
+            true => {
+                "check the endpoint and the network; a mount works without it and catches up later"
+            }
+            // What a bucket refuses is said with what to do.
+            false => "",
+        },
         Kind::Unauthorized => "set the key with --key-file or LARDER_KEY",
         Kind::NotFound | Kind::Corrupt | Kind::Unsupported => {
             "is it a larder server? start one there with `larder serve DIR`"
@@ -103,5 +121,60 @@ fn advice(kind: Kind) -> &'static str {
             "check the address, that `larder serve` runs there, and firewalls; a mount works without it and catches up later"
         }
         _ => "check the address and the server's log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::url::RemoteUrl;
+    use crate::cli::doctor::Verdict;
+    use crate::secret::Credentials;
+
+    fn tier(url: &str, upload: bool) -> Tier {
+        Tier {
+            url: RemoteUrl::parse(url).unwrap(),
+            credentials: Credentials::default(),
+            upload,
+        }
+    }
+
+    const BUCKET: Capabilities = Capabilities {
+        put: true,
+        conditional_put: true,
+        delete: true,
+        changes: false,
+        listing: true,
+        probe: false,
+        page: Some(1000),
+    };
+
+    #[test]
+    fn a_bucket_is_called_one_and_advised_as_one() {
+        let took = Duration::from_millis(12);
+        let said = |upload, can| verdict(&tier("s3://bars/v1", upload), can, took);
+        let check = said(true, BUCKET);
+        assert_eq!(check.verdict, Verdict::Ok);
+        assert!(
+            check
+                .found
+                .starts_with("s3://bars/v1 answered in 12 ms: a bucket; what is")
+        );
+        // Asking for names makes it no server of another kind.
+        let asking = Capabilities {
+            probe: true,
+            ..BUCKET
+        };
+        assert!(said(false, asking).found.contains("a bucket, for reading"));
+        let refusing = Capabilities {
+            put: false,
+            ..BUCKET
+        };
+        let check = said(true, refusing);
+        assert_eq!(check.verdict, Verdict::Fail);
+        assert!(check.advice.contains("s3:PutObject"), "{}", check.advice);
+        let bucket = tier("s3://bars", false);
+        let advice = advice(bucket.url.place(), Kind::Offline);
+        assert!(advice.contains("endpoint") && !advice.contains("serve"));
     }
 }
