@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The Python programs that tests run (pandas, polars, DuckDB… on a mount; a server of the FXCACHE
-# protocol), in an environment of their own outside of the checkout. Does nothing when all of it is
+# protocol; boto3), in an environment of their own outside of the checkout. Does nothing when all of it is
 # there with the pinned versions; a broken environment is made again. Needs the network only to make it.
 #   LARDER_TEST_VENV  where (default: larder-test-venv in the user's cache directory)
 #   PYTHON            which Python makes it (default: python3; 3.11 or newer)
@@ -12,6 +12,7 @@ venv="${LARDER_TEST_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/larder-test-venv}"
 lists=(
   "tests/apps/requirements.txt made-from.txt duckdb,pandas,polars,pyarrow"
   "benches/requirements.txt made-from-fxcache.txt flask"
+  "tests/serve_s3/requirements.txt made-from-s3.txt boto3"
 )
 
 is_there() { # list record modules

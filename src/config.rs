@@ -150,6 +150,8 @@ pub struct ServeSettings {
     pub open_writes: bool,
     /// Whether files may be deleted through the server.
     pub allow_delete: bool,
+    /// What the directory is called as an S3 bucket; none: whatever it is called.
+    pub s3_bucket: Option<String>,
     /// Certificate chain in PEM; with `tls_key` the server speaks HTTPS.
     pub tls_cert: Option<PathBuf>,
     /// Private key in PEM.

@@ -97,7 +97,7 @@ impl RelPath {
 
     /// The path as it stands in a URL: percent-encoded, slashes kept.
     pub fn encode(&self) -> String {
-        percent_encode(&self.0, KEEP).to_string()
+        encode(&self.0)
     }
 
     /// The bytes.
@@ -156,6 +156,11 @@ impl RelPath {
                 .strip_prefix(&*ancestor.0)
                 .is_some_and(|rest| rest.first().is_none_or(|b| *b == b'/'))
     }
+}
+
+/// Bytes as [`RelPath::encode`] writes them, be they a path or not.
+pub fn encode(bytes: &[u8]) -> String {
+    percent_encode(bytes, KEEP).to_string()
 }
 
 /// Bytes for people: UTF-8 as it is, but control characters and bad bytes escaped,

@@ -13,6 +13,8 @@ use crate::error::{Error, Kind, Result};
 use crate::object::{Change, Listed, Meta, Object, Revision, Sha256, Version};
 use crate::path::RelPath;
 
+pub mod times;
+
 /// Request and response header: the writer's modification time in nanoseconds since 1970.
 pub const MTIME_HEADER: &str = "x-mtime-ns";
 /// Response header: the epoch and the number of the change that made this version, `EPOCH:SEQ`.

@@ -43,10 +43,19 @@ async fn directory() {
 
 /// A server over an empty directory, and how it is reached.
 async fn served(dir: &std::path::Path) -> (larder::server::Server, RemoteUrl) {
+    served_with(dir, None).await
+}
+
+/// The same with a key, or without one.
+async fn served_with(
+    dir: &std::path::Path,
+    key: Option<Secret>,
+) -> (larder::server::Server, RemoteUrl) {
     let mut config = larder::server::ServeConfig::new(dir);
     config.host = "127.0.0.1".into();
     config.port = 0;
     config.allow_delete = true;
+    config.key = key;
     let server = larder::server::start(config).await.unwrap();
     server.wait_scanned().await;
     let url = RemoteUrl::parse(&format!("http://{}", server.addr())).unwrap();
@@ -71,20 +80,36 @@ async fn server_inside_wrappers() {
     server.stop().await;
 }
 
-/// A bucket with `habits`, and a client for a prefix of it.
-fn bucket(habits: s3::Habits) -> (s3::S3Server, RemoteUrl, Credentials) {
-    let store = s3::S3Server::start(habits);
-    let url = RemoteUrl::parse(&store.url("p//q/v1")).unwrap();
+/// A server as a bucket: whether signatures are verified or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn server_as_a_bucket() {
+    for key in [None, Some(Secret::new(s3::SECRET).unwrap())] {
+        let temp = tempfile::tempdir().unwrap();
+        let (server, native) = served_with(temp.path(), key).await;
+        let url = format!("s3://bucket/p?endpoint={}&region=us-east-1", native.shown());
+        let url = RemoteUrl::parse(&url).unwrap();
+        conforms(connect(&url, &access(), &Options::default()).unwrap()).await;
+        server.stop().await;
+    }
+}
+
+fn access() -> Credentials {
     let access = AccessKey {
         id: s3::KEY.into(),
         secret: Secret::new(s3::SECRET).unwrap(),
         session: None,
     };
-    let credentials = Credentials {
+    Credentials {
         key: None,
         access: Some(access),
-    };
-    (store, url, credentials)
+    }
+}
+
+/// A bucket with `habits`, and a client for a prefix of it.
+fn bucket(habits: s3::Habits) -> (s3::S3Server, RemoteUrl, Credentials) {
+    let store = s3::S3Server::start(habits);
+    let url = RemoteUrl::parse(&store.url("p//q/v1")).unwrap();
+    (store, url, access())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("url", &["backends/"]),
     ("axum", &["server/"]),
     ("hyper", &["server/"]),
+    ("s3s", &["server/s3/"]),
     ("hyper_util", &["server/"]),
     ("tower_http", &["server/"]),
     ("tokio_rustls", &["server/"]),

@@ -15,7 +15,6 @@ mod keys;
 mod listing;
 mod proof;
 mod send;
-mod times;
 mod write;
 
 use std::sync::Arc;

@@ -172,6 +172,9 @@ pub struct ServeFlags {
     /// Let clients delete files
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     allow_delete: Option<OsString>,
+    /// The only bucket name that S3 clients may use for the folder [default: any]
+    #[arg(long, value_name = "NAME")]
+    s3_bucket: Option<OsString>,
     /// Certificate chain (PEM); with --tls-key the server speaks HTTPS
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -197,6 +200,7 @@ impl ServeFlags {
         flags.set("read_key_file", self.read_key_file.clone());
         flags.set("open_writes", self.open_writes.clone());
         flags.set("allow_delete", self.allow_delete.clone());
+        flags.set("s3_bucket", self.s3_bucket.clone());
         flags.set("tls_cert", self.tls_cert.clone());
         flags.set("tls_key", self.tls_key.clone());
         flags.set("sweep", self.sweep.clone());

@@ -125,6 +125,7 @@ fn mapped(s: ServeSettings) -> ServeConfig {
         read_key: s.read_key,
         open_writes: s.open_writes,
         allow_delete: s.allow_delete,
+        s3_bucket: s.s3_bucket,
         tls: s.tls_cert.zip(s.tls_key),
         sweep: s.sweep,
         ..ServeConfig::new(s.dir)

@@ -7,7 +7,7 @@ use super::file::ConfigFile;
 use super::layers::{Flags, Shown, Values, refusal, same_layer, without_password};
 use super::lumibot::{self, Lumibot};
 use super::settings::{OTHER_VARIABLES, Section, nearest};
-use super::value::{parse_duration, parse_size};
+use super::value::{parse_bucket, parse_duration, parse_size};
 use super::{
     ConflictPolicy, DEFAULT_EXCLUDES, Environment, MountConfig, Offline, Patterns, Profile,
     RemoteSpec, ServeSettings,
@@ -108,6 +108,10 @@ pub fn resolve_serve(
         read_key: values.secret("read_key", "read_key_file")?,
         open_writes: values.switch("open_writes")?,
         allow_delete: values.switch("allow_delete")?,
+        s3_bucket: match values.path("s3_bucket") {
+            Some(_) => values.read("s3_bucket", parse_bucket).map(Some)?,
+            None => None,
+        },
         tls_cert: values.path("tls_cert"),
         tls_key: values.path("tls_key"),
         sweep: values.read("sweep", |text| between(text, 1, 7 * 86_400))?,

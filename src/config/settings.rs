@@ -239,6 +239,7 @@ static SERVE: &[Setting] = &[
         &[("LARDER_ALLOW_DELETE", Plain)],
         Some("false"),
     ),
+    one("s3_bucket", &[("LARDER_S3_BUCKET", Plain)], None),
     one("tls_cert", &[("LARDER_TLS_CERT", Plain)], None),
     one("tls_key", &[("LARDER_TLS_KEY", Plain)], None),
     one("sweep", &[("LARDER_SWEEP", Plain)], Some("10m")),

@@ -77,6 +77,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, Allowed> {
     Ok(sum)
 }
 
+/// Reads a bucket's name, as clients of S3 accept them.
+pub fn parse_bucket(text: &str) -> Result<String, Allowed> {
+    let text = text.trim();
+    let is_end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = text.as_bytes();
+    let fits = (3..=63).contains(&bytes.len())
+        && bytes.iter().all(|b| is_end(Some(b)) || b".-".contains(b))
+        && is_end(bytes.first())
+        && is_end(bytes.last())
+        && !text.contains("..");
+    match fits {
+        true => Ok(text.to_owned()),
+        false => Err("3 to 63 lower-case letters, digits, dots and hyphens"),
+    }
+}
+
 /// Reads a switch.
 pub fn parse_switch(text: &str) -> Result<bool, Allowed> {
     match text.trim().to_ascii_lowercase().as_str() {

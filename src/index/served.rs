@@ -9,6 +9,7 @@
 //! It knows nothing of the directory itself: callers say what they saw, and which row
 //! they had read before they looked; a row that changed meanwhile is left alone.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -266,6 +267,17 @@ impl Index {
     ) -> Result<Vec<(RelPath, Row)>> {
         self.readers
             .with(|db| read::beneath(db, under, after, limit))
+    }
+
+    /// Up to `limit` rows in byte order, from `from` on and before `before`.
+    pub fn between(
+        &self,
+        from: Bound<&[u8]>,
+        before: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(RelPath, Row)>> {
+        self.readers
+            .with(|db| read::between(db, from, before, limit))
     }
 
     /// Tells every row in byte order, and then the cursor that belongs to them.

@@ -77,10 +77,7 @@ impl Access {
                 "this server needs a key: send it as X-API-Key",
             ));
         };
-        if self.is_locked_out(peer) {
-            let why = "too many wrong keys from this address; wait a minute";
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why).retry_after(60));
-        }
+        self.may_try(peer)?;
         let given: [u8; 32] = Sha256::digest(given).into();
         // Every key is compared, whichever fits, so that the time tells nothing.
         let fits = keys
@@ -93,10 +90,32 @@ impl Access {
             return Ok(());
         }
         self.note_failure(peer);
-        Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "the key is not the right one for this",
-        ))
+        Err(wrong_key())
+    }
+
+    /// The same for a request whose signature proved that its sender has a key: the one for
+    /// writes, or the one for reads.
+    pub fn check_signed(
+        &self,
+        need: Need,
+        with: Need,
+        peer: IpAddr,
+        headers: &HeaderMap,
+    ) -> Result<(), Problem> {
+        match (need, with, self.write) {
+            (Need::Read, _, _) | (Need::Write, Need::Write, _) => Ok(()),
+            (Need::Write, Need::Read, None) => self.keyless_write(peer, headers),
+            (Need::Write, Need::Read, Some(_)) => Err(wrong_key()),
+        }
+    }
+
+    /// Whether the address may show another key, or has shown too many wrong ones.
+    pub fn may_try(&self, peer: IpAddr) -> Result<(), Problem> {
+        if self.is_locked_out(peer) {
+            let why = "too many wrong keys from this address; wait a minute";
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why).retry_after(60));
+        }
+        Ok(())
     }
 
     /// Whether the request would pass, without counting anything against the asker.
@@ -129,7 +148,8 @@ impl Access {
             .is_some_and(|(since, count)| since.elapsed() < WINDOW && *count >= GUESSES)
     }
 
-    fn note_failure(&self, peer: IpAddr) {
+    /// The address has shown a wrong key.
+    pub fn note_failure(&self, peer: IpAddr) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= ADDRESSES {
             failures.retain(|_, (since, _)| since.elapsed() < WINDOW);
@@ -142,6 +162,11 @@ impl Access {
             entry.1 += 1;
         }
     }
+}
+
+fn wrong_key() -> Problem {
+    let why = "the key is not the right one for this";
+    Problem::new(StatusCode::UNAUTHORIZED, why)
 }
 
 fn key_of(headers: &HeaderMap) -> Option<&[u8]> {

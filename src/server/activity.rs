@@ -67,9 +67,20 @@ impl Did {
     }
 
     pub fn put_on(self, response: &mut Response<Body>) {
-        response.extensions_mut().insert(self);
+        let all = response.extensions_mut().get_or_insert_default::<Deeds>();
+        all.0.push(self);
+    }
+
+    /// What the answer says was done.
+    pub fn all_of(response: &Response<Body>) -> Vec<Did> {
+        let all = response.extensions().get::<Deeds>();
+        all.map_or_else(Vec::new, |all| all.0.clone())
     }
 }
+
+/// All that one request did.
+#[derive(Debug, Clone, Default)]
+struct Deeds(Vec<Did>);
 
 /// A file that came or went.
 #[derive(Debug, Clone, Serialize)]
@@ -156,11 +167,13 @@ impl Activity {
         clients.iter().map(|(_, client)| client.clone()).collect()
     }
 
-    fn note(&self, peer: IpAddr, agent: &Agent, did: Option<&Did>) {
-        let (down, up) = match did {
-            Some(did) => self.count(did),
-            None => (0, 0),
-        };
+    fn note(&self, peer: IpAddr, agent: &Agent, all: &[Did]) {
+        let (mut down, mut up) = (0, 0);
+        for did in all {
+            let (sent, received) = self.count(did);
+            down += sent;
+            up += received;
+        }
         let mut clients = lock(&self.clients);
         let client = clients.get_or_insert_mut(peer, || Client {
             address: peer,
@@ -274,14 +287,21 @@ pub async fn noted(
     let (method, agent) = (request.method().clone(), agent_of(request.headers()));
     let peer = peer.0.to_canonical();
     let response = next.run(request).await;
-    let did = response.extensions().get::<Did>();
-    app.activity.note(peer, &agent, did);
-    if let Some(did) = did {
+    let all = Did::all_of(&response);
+    app.activity.note(peer, &agent, &all);
+    for did in &all {
         app.activity.note_recent(peer, did);
     }
     let status = response.status();
     if is_trouble(status) {
-        let asked = format!("{method} {uri}");
+        // A signed address is as good as a key, for as long as it is valid.
+        let is_signed = uri
+            .query()
+            .is_some_and(|query| query.to_ascii_lowercase().contains("signature"));
+        let asked = match is_signed {
+            true => format!("{method} {}", uri.path()),
+            false => format!("{method} {uri}"),
+        };
         let why = response.extensions().get::<Reason>();
         let why = why.map_or_else(|| status.to_string(), |reason| reason.0.clone());
         app.activity.note_failed(peer, status, &asked, &why);

@@ -28,8 +28,9 @@ pub struct Wanted {
     if_none_match: Option<String>,
     if_range: Option<String>,
     range: Option<String>,
-    /// `If-Modified-Since`, where it counts.
+    /// `If-Modified-Since` and `If-Unmodified-Since`, where they count.
     since: Option<SystemTime>,
+    until: Option<SystemTime>,
 }
 
 impl Wanted {
@@ -41,15 +42,21 @@ impl Wanted {
             if_range: joined(headers, &header::IF_RANGE),
             range: joined(headers, &header::RANGE).filter(|_| !is_head),
             since: None,
+            until: None,
         }
     }
 
     /// Lets `If-Modified-Since` count as well. Two versions of one second look the same to it,
     /// so it is for those who have nothing better.
     pub fn with_dates(self, headers: &HeaderMap) -> Wanted {
-        let date = joined(headers, &header::IF_MODIFIED_SINCE);
-        let since = date.and_then(|date| httpdate::parse_http_date(&date).ok());
+        let since = date(headers, &header::IF_MODIFIED_SINCE);
         Wanted { since, ..self }
+    }
+
+    /// Lets `If-Unmodified-Since` count as well.
+    pub fn with_limits(self, headers: &HeaderMap) -> Wanted {
+        let until = date(headers, &header::IF_UNMODIFIED_SINCE);
+        Wanted { until, ..self }
     }
 
     /// Whether one version is asked for, and no other will do.
@@ -60,9 +67,12 @@ impl Wanted {
     /// Decides, in the order of RFC 9110, section 13.2.2.
     pub fn judge(&self, version: &Version, seen: &Seen) -> Verdict {
         let etag = version.to_etag();
-        if let Some(tags) = &self.if_match
-            && !matches(tags, &etag, false)
-        {
+        let is_wanted = match (&self.if_match, self.until) {
+            (Some(tags), _) => matches(tags, &etag, false),
+            (None, Some(until)) => is_not_after(seen.mtime_ns, until),
+            (None, None) => true,
+        };
+        if !is_wanted {
             return Verdict::Failed;
         }
         let unchanged = match (&self.if_none_match, self.since) {
@@ -86,6 +96,11 @@ impl Wanted {
 fn is_not_after(mtime_ns: i64, since: SystemTime) -> bool {
     let since = since.duration_since(UNIX_EPOCH);
     since.is_ok_and(|since| mtime_ns.div_euclid(1_000_000_000) <= since.as_secs().cast_signed())
+}
+
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    let date = joined(headers, name)?;
+    httpdate::parse_http_date(&date).ok()
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
@@ -176,7 +191,9 @@ mod tests {
     fn judge(pairs: &[(HeaderName, &str)], size: u64) -> Verdict {
         let version = Version::new("v1").unwrap();
         let headers = headers(pairs);
-        let wanted = Wanted::new(&headers, false).with_dates(&headers);
+        let wanted = Wanted::new(&headers, false)
+            .with_dates(&headers)
+            .with_limits(&headers);
         let seen = Seen {
             size,
             mtime_ns: 1_792_567_680_500_000_000,
@@ -196,6 +213,17 @@ mod tests {
         assert_eq!(judge(&[since("yesterday")], 3), Verdict::Whole);
         let other = (header::IF_NONE_MATCH, "\"v2\"");
         assert_eq!(judge(&[same, other], 3), Verdict::Whole);
+    }
+
+    #[test]
+    fn a_file_that_changed_after_a_limit_is_not_the_one_that_was_meant() {
+        let until = |date| (header::IF_UNMODIFIED_SINCE, date);
+        let before = until("Wed, 21 Oct 2026 07:27:59 GMT");
+        assert_eq!(judge(std::slice::from_ref(&before), 3), Verdict::Failed);
+        let same = until("Wed, 21 Oct 2026 07:28:00 GMT");
+        assert_eq!(judge(&[same], 3), Verdict::Whole);
+        let tag = (header::IF_MATCH, "\"v1\"");
+        assert_eq!(judge(&[before, tag], 3), Verdict::Whole);
     }
 
     #[test]

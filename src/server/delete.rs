@@ -18,22 +18,37 @@ use super::problem::{Answer, Problem};
 use super::put::{check, is_unknown};
 use super::tree::Tree;
 
-/// Removes `key`, if this server was told to allow that.
+/// Answers `DELETE` of `key`.
 pub async fn delete(app: &Arc<App>, key: RelPath, headers: &HeaderMap) -> Answer {
-    if !app.allow_delete {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "this server does not delete; start it with --allow-delete",
-        ));
-    }
-    let condition = precondition(headers)?;
-    app.uploads()?;
-    let (tree, path) = (app.tree.clone(), key.clone());
-    blocking(move || remove(&tree, &path, &condition)).await?;
+    is_allowed(app)?;
+    take_away(app, &key, precondition(headers)?).await?;
     let mut response = Response::new(Body::empty());
     Did::delete(&key).put_on(&mut response);
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
+}
+
+/// Whether this server was told to delete.
+pub fn is_allowed(app: &App) -> Result<(), Problem> {
+    match app.allow_delete {
+        true => Ok(()),
+        false => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "this server does not delete; start it with --allow-delete",
+        )),
+    }
+}
+
+/// Removes `key`, if this server was told to allow that.
+pub async fn take_away(
+    app: &Arc<App>,
+    key: &RelPath,
+    condition: Precondition,
+) -> Result<(), Problem> {
+    is_allowed(app)?;
+    app.uploads()?;
+    let (tree, path) = (app.tree.clone(), key.clone());
+    Ok(blocking(move || remove(&tree, &path, &condition)).await?)
 }
 
 fn remove(tree: &Tree, key: &RelPath, condition: &Precondition) -> Result<()> {

@@ -177,6 +177,38 @@ impl Incoming {
     }
 }
 
+impl Incoming {
+    /// Sets the bytes aside, complete but without a name in the tree, and without a descriptor.
+    pub fn park(mut self) -> Parked {
+        self.published = true;
+        Parked {
+            dir: self.dir.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// Bytes that came and wait to become part of a file. They are removed when this is dropped.
+pub struct Parked {
+    dir: Arc<Dir>,
+    name: RelPath,
+}
+
+impl Parked {
+    /// For reading.
+    pub fn open(&self) -> Result<File> {
+        self.dir
+            .open_file(&self.name, OFlags::RDONLY, Mode::empty())
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        // What stays is removed at the next start.
+        let _ = self.dir.remove_file(&self.name);
+    }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.published {

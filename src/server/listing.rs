@@ -84,7 +84,7 @@ pub async fn index(app: &Arc<App>) -> Answer {
 }
 
 /// Waits a little for the first scan.
-async fn scanned(app: &App) -> Result<(), Problem> {
+pub async fn scanned(app: &App) -> Result<(), Problem> {
     let mut scanned = app.scanned.clone();
     let wait = async { scanned.wait_for(|done| *done).await.is_ok() };
     if app.tree.index.is_scanned()

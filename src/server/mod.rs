@@ -8,7 +8,7 @@
 //! The files: `place`, `root` and `home` are where things are; `tree` is what is there; `sweep` and
 //! `watch` keep it current, `sweeper` and `refresh` say when and how far; `listen` and `routes`
 //! are the way in; `get`, `put`, `delete` and `listing` answer, and `fxcache` in the words of
-//! another protocol; `conditions`, `access` and `problem` are the rules they answer by; `activity`
+//! another protocol, `s3` in those of a third; `conditions`, `access` and `problem` are the rules they answer by; `activity`
 //! and `page` are for people.
 
 use std::net::SocketAddr;
@@ -41,6 +41,7 @@ mod put;
 mod refresh;
 mod root;
 mod routes;
+mod s3;
 mod sweep;
 mod sweeper;
 mod tree;
@@ -75,6 +76,8 @@ pub struct ServeConfig {
     pub open_writes: bool,
     /// Do what `DELETE` asks for.
     pub allow_delete: bool,
+    /// The one name that the directory has as an S3 bucket; none: every name is it.
+    pub s3_bucket: Option<String>,
     /// Certificate chain and private key, PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Between two sweeps.
@@ -97,6 +100,7 @@ impl ServeConfig {
             read_key: None,
             open_writes: false,
             allow_delete: false,
+            s3_bucket: None,
             tls: None,
             sweep: Duration::from_secs(600),
             connections: 1024,
@@ -118,6 +122,7 @@ struct App {
     refresh: Arc<Refresh>,
     sweeps: Sweeps,
     fxcache: fxcache::Own,
+    s3: s3::Own,
     /// Where others on the network find this server.
     url: String,
     listings: Arc<Semaphore>,
@@ -160,6 +165,11 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
         config.read_key.as_ref(),
         config.open_writes,
     );
+    let s3 = s3::Own::new(
+        config.key.as_ref(),
+        config.read_key.as_ref(),
+        config.s3_bucket,
+    );
     let clock = config.clock.clone();
     let place = place::open(config.dir, config.state_dir, config.clock).await?;
     let notes = place.notes(&access);
@@ -183,6 +193,7 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
         refresh,
         sweeps: watch.sweeps(),
         fxcache: fxcache::Own::new(legacy.ok().flatten()),
+        s3,
         url: format!("{scheme}://{seen_at}"),
         listings: Arc::new(Semaphore::new(LISTINGS)),
         scanned,

@@ -4,13 +4,14 @@
 //! step together with the precondition's check; of several conditional writers one wins.
 //! A request that ends early leaves nothing behind.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Response, StatusCode, header};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use sha2::{Digest, Sha256 as Hasher};
 
 use crate::beneath::{FileKind, Onto, facts_of, set_times_of};
@@ -25,25 +26,25 @@ use super::activity::Did;
 use super::conditions::precondition;
 use super::disk::blocking;
 use super::get::describe;
-use super::home::Incoming;
+use super::home::{Incoming, Parked};
 use super::problem::{Answer, Problem};
 use super::tree::{CHUNK, Look, Tree, is_withheld};
 
 /// What is said to an upload without a byte, where that is no file.
 pub const EMPTY: &str = "Empty body";
 /// How long an upload may send nothing.
-const STALL: Duration = Duration::from_secs(60);
+pub const STALL: Duration = Duration::from_secs(60);
 /// How long a refused upload is listened to.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// What the headers promise and ask.
 pub struct Promise {
-    length: Option<u64>,
-    sha256: Option<Sha256>,
-    mtime_ns: Option<i64>,
-    precondition: Precondition,
+    pub length: Option<u64>,
+    pub sha256: Option<Sha256>,
+    pub mtime_ns: Option<i64>,
+    pub precondition: Precondition,
     /// Whether a body without a byte is a file.
-    empty: bool,
+    pub empty: bool,
 }
 
 impl Promise {
@@ -88,7 +89,7 @@ pub async fn put(app: &Arc<App>, key: RelPath, headers: &HeaderMap, body: Body) 
 
 /// Takes the rest of a body that is not wanted, for a while. Most clients hear no answer
 /// before they have sent everything; they would see a broken connection in place of the reason.
-pub async fn drain(frames: &mut BodyDataStream) {
+pub async fn drain<E>(frames: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin)) {
     let all = async { while let Some(Ok(_)) = frames.next().await {} };
     let _ = tokio::time::timeout(DRAIN, all).await;
 }
@@ -97,7 +98,7 @@ async fn take(
     app: &Arc<App>,
     key: RelPath,
     headers: &HeaderMap,
-    frames: &mut BodyDataStream,
+    frames: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
 ) -> Answer {
     let promise = Promise::new(headers)?;
     let (row, is_new) = accept(app, &key, promise, frames).await?;
@@ -116,11 +117,11 @@ async fn take(
 }
 
 /// Receives the whole body, and publishes it in one step. Also says whether the path was empty before.
-pub async fn accept(
+pub async fn accept<E: Display>(
     app: &Arc<App>,
     key: &RelPath,
     promise: Promise,
-    frames: &mut BodyDataStream,
+    frames: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
 ) -> Result<(Row, bool), Problem> {
     app.tree.root.check()?;
     let received = receive(app, frames).await?;
@@ -131,6 +132,29 @@ pub async fn accept(
     Ok(blocking(move || received.publish(&tree, &key, &promise)).await?)
 }
 
+/// Bytes that are not a file yet.
+pub struct Held {
+    pub bytes: Parked,
+    pub length: u64,
+    pub sha256: Sha256,
+}
+
+/// Receives the whole body and sets it aside.
+pub async fn hold<E: Display>(
+    app: &Arc<App>,
+    promise: Promise,
+    frames: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+) -> Result<Held, Problem> {
+    app.tree.root.check()?;
+    let mut received = receive(app, frames).await?;
+    let sha256 = received.check(&promise)?;
+    Ok(Held {
+        length: received.length,
+        bytes: received.incoming.park(),
+        sha256,
+    })
+}
+
 /// A body that came, or is coming.
 struct Received {
     incoming: Incoming,
@@ -139,7 +163,10 @@ struct Received {
 }
 
 /// Reads the whole body, a hop to another thread for every chunk: one in all for a small file.
-async fn receive(app: &Arc<App>, frames: &mut BodyDataStream) -> Result<Received, Problem> {
+async fn receive<E: Display>(
+    app: &Arc<App>,
+    frames: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+) -> Result<Received, Problem> {
     app.uploads()?;
     let mut received = None;
     let mut waiting: Vec<Bytes> = Vec::new();
@@ -172,7 +199,7 @@ async fn receive(app: &Arc<App>, frames: &mut BodyDataStream) -> Result<Received
     }
 }
 
-fn cut_off(error: &axum::Error) -> Problem {
+fn cut_off(error: &impl Display) -> Problem {
     let why = format!("the upload was cut off: {error}");
     Problem::new(StatusCode::BAD_REQUEST, why)
 }
@@ -195,8 +222,8 @@ impl Received {
         Ok(self)
     }
 
-    /// Checks, syncs and publishes. Also says whether the path was empty before.
-    fn publish(mut self, tree: &Tree, key: &RelPath, promise: &Promise) -> Result<(Row, bool)> {
+    /// Whether the bytes are those that were promised; their hash.
+    fn check(&mut self, promise: &Promise) -> Result<Sha256> {
         let sha256 = Sha256(self.hasher.finalize_reset().into());
         if promise.length.is_some_and(|length| length != self.length) {
             return Err(Error::new(
@@ -207,9 +234,15 @@ impl Received {
         if promise.sha256.is_some_and(|promised| promised != sha256) {
             return Err(Error::new(
                 Kind::Corrupt,
-                "digest mismatch: the body is not what Content-Digest says",
+                "digest mismatch: the body is not the one that was promised",
             ));
         }
+        Ok(sha256)
+    }
+
+    /// Checks, syncs and publishes. Also says whether the path was empty before.
+    fn publish(mut self, tree: &Tree, key: &RelPath, promise: &Promise) -> Result<(Row, bool)> {
+        let sha256 = self.check(promise)?;
         if let Some(mtime_ns) = promise.mtime_ns {
             set_times_of(&self.incoming.file, None, Some(mtime_ns))?;
         }

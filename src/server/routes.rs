@@ -22,7 +22,7 @@ use super::App;
 use super::access::Need;
 use super::fxcache::{self, Refusal};
 use super::problem::{Answer, Problem};
-use super::{activity, delete, get as read, listing, page, put};
+use super::{activity, delete, get as read, listing, page, put, s3};
 
 /// Where a connection comes from; put into every request of it.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,11 @@ impl Counters {
         }
     }
 
+    /// A file was to be deleted.
+    pub fn deletion(&self) {
+        self.delete.add(1);
+    }
+
     /// A file was sent.
     pub fn write(&self) {
         self.put.add(1);
@@ -97,12 +102,13 @@ impl Counters {
     }
 }
 
-/// The whole service: two protocols and a page for people on one port.
+/// The whole service: three protocols and a page for people on one port.
 pub fn router(app: Arc<App>) -> Router {
     native()
         .merge(fxcache::router())
         .merge(page::router())
         .fallback(any(unknown))
+        .layer(from_fn_with_state(app.clone(), s3::taken))
         .layer(from_fn_with_state(app.clone(), activity::noted))
         .with_state(app)
 }

@@ -124,6 +124,17 @@ impl Lab {
 
     /// The same on a port that was used before.
     pub fn serve_at(&self, dir: &str, port: &str, args: &[&str]) -> Server {
+        self.serve_logged(dir, port, args, Stdio::null())
+    }
+
+    /// The same with its log somewhere.
+    pub fn serve_logged(
+        &self,
+        dir: &str,
+        port: &str,
+        args: &[&str],
+        log: impl Into<Stdio>,
+    ) -> Server {
         let root = self.dir(dir);
         let mut child = self
             .larder()
@@ -131,7 +142,7 @@ impl Lab {
             .args(args)
             .arg(&root)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -8,9 +8,9 @@ use aws_sdk_s3::primitives::DateTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::times;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Arrival, Meta, Sha256, Version};
+use crate::wire::times;
 
 /// The name of the metadata that tells the hash of the bytes, for stores that keep none.
 pub(super) const SHA256: &str = "larder-sha256";

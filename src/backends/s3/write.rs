@@ -8,13 +8,14 @@ use base64::engine::general_purpose::STANDARD;
 use super::answer::{self, conflict};
 use super::door::{Door, timed};
 use super::failure::failed;
-use super::{send, times};
+use super::send;
 use crate::backends::Upload;
 use crate::backends::pulse::{Pulse, alive};
 use crate::backends::url::Encryption;
 use crate::error::{Kind, Result};
 use crate::object::{Meta, Precondition, Version};
 use crate::path::RelPath;
+use crate::wire::times;
 
 /// Publishes `upload` under `path`.
 pub(super) async fn put(

@@ -1,5 +1,6 @@
 //! Reading the index: a pool of read-only connections, and the questions asked of them.
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -112,20 +113,30 @@ pub fn beneath(
         true => (Vec::new(), None),
         false => (edge(b'/'), Some(edge(b'/' + 1))),
     };
-    let low = after.map_or(low, |after| after.as_bytes().to_vec());
-    let ask = match high {
-        Some(_) => {
-            format!(
-                "SELECT path, {COLUMNS} FROM files WHERE path > ?1 AND path < ?2 ORDER BY path LIMIT ?3"
-            )
-        }
-        None => format!(
-            "SELECT path, {COLUMNS} FROM files WHERE path > ?1 AND ?2 IS NULL ORDER BY path LIMIT ?3"
-        ),
+    let low = after.map_or(&low[..], |after| after.as_bytes());
+    between(db, Bound::Excluded(low), high.as_deref(), limit)
+}
+
+pub fn between(
+    db: &Connection,
+    from: Bound<&[u8]>,
+    before: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<(RelPath, Row)>> {
+    let (low, begin) = match from {
+        Bound::Included(low) => (low, "path >= ?1"),
+        Bound::Excluded(low) => (low, "path > ?1"),
+        Bound::Unbounded => (&[][..], "path >= ?1"),
     };
+    let end = match before {
+        Some(_) => "path < ?2",
+        None => "?2 IS NULL",
+    };
+    let ask =
+        format!("SELECT path, {COLUMNS} FROM files WHERE {begin} AND {end} ORDER BY path LIMIT ?3");
     let mut ask = db.prepare_cached(&ask).map_err(said)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    ask.query_map(params![low, high, limit], |row| {
+    ask.query_map(params![low, before, limit], |row| {
         Ok((path_at(row, 0)?, row_at(row, 1)?))
     })
     .and_then(Iterator::collect)

@@ -1,13 +1,13 @@
 //! The writer's modification time in an object's metadata, as rclone writes and reads it:
-//! seconds since 1970 with decimals.
+//! seconds since 1970 with decimals. Our backend for buckets and our server as one agree here.
 
 const SECOND: u128 = 1_000_000_000;
 
 /// The name of the metadata.
-pub(super) const MTIME: &str = "mtime";
+pub const MTIME: &str = "mtime";
 
 /// `1.5` for 1,500,000,000.
-pub(super) fn show(mtime_ns: i64) -> String {
+pub fn show(mtime_ns: i64) -> String {
     let (sign, ns) = match mtime_ns < 0 {
         true => ("-", mtime_ns.unsigned_abs()),
         false => ("", mtime_ns as u64),
@@ -21,7 +21,7 @@ pub(super) fn show(mtime_ns: i64) -> String {
 }
 
 /// What [`show`] wrote; none for anything else.
-pub(super) fn read(text: &str) -> Option<i64> {
+pub fn read(text: &str) -> Option<i64> {
     let text = text.trim();
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
