@@ -143,6 +143,21 @@ fn p10_names_and_links_lead_nowhere_else() {
     nothing_is_left(&server.root);
 }
 
+/// With the S3 clients that pyarrow and polars bring along, none of which is boto3.
+#[test]
+fn p1_tables_are_kept_in_it_as_in_a_bucket() {
+    let lab = Lab::new();
+    put(&lab.path("key"), b"hunter2-the-writer");
+    let key = lab.path("key").display().to_string();
+    let open = lab.serve("open", &["--allow-delete"]);
+    let closed = lab.serve("closed", &["--allow-delete", "--key-file", &key]);
+    for server in [open, closed] {
+        let address = server.url.trim_start_matches("http://");
+        run("tables.py", [address, "hunter2-the-writer"], &[]);
+        nothing_is_left(&server.root);
+    }
+}
+
 #[test]
 fn p13_times_are_kept_both_ways() {
     let (_lab, root) = check("times");

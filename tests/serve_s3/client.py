@@ -137,6 +137,8 @@ def names(url):
         refused(lambda: put(key), "InvalidArgument", "KeyTooLongError")
         refused(lambda: s3.get_object(Bucket=BUCKET, Key=key), "NoSuchKey")
     refused(lambda: s3.get_object(Bucket=BUCKET, Key="link/secret"), "NoSuchKey", "AccessDenied")
+    s3.put_object(Bucket=BUCKET, Key="marker/", Body=b"")
+    refused(lambda: s3.head_object(Bucket=BUCKET, Key="marker/"), "404")
     put("dir/file")
     refused(lambda: put("dir"), "InvalidArgument")
     refused(lambda: put("dir/file/below"), "InvalidArgument")

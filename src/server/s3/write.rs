@@ -17,6 +17,7 @@ use crate::path::RelPath;
 use crate::server::activity::Did;
 use crate::server::conditions::Wanted;
 use crate::server::put::{Promise, accept};
+use crate::server::tree::is_withheld;
 use crate::server::{delete, get as read};
 use crate::wire::times;
 
@@ -25,7 +26,7 @@ use super::checks::{After, Checked};
 use super::chunked::Trailers;
 use super::list::{etag, time};
 use super::objects::{key_of, key_there, mtime_in, only_current, sum_in};
-use super::refusal::{refused, unspoken};
+use super::refusal::{failed, refused, unspoken};
 
 const CONTENT_SUM: &str = "x-amz-content-sha256";
 /// What a copy asks of its source, and what a read calls it.
@@ -103,6 +104,9 @@ pub fn precondition(headers: &HeaderMap) -> S3Result<Precondition> {
 pub async fn put(visit: &Visit, request: S3Request<PutObjectInput>) -> S3Result<PutObjectOutput> {
     visit.app.counters.write();
     let (input, headers) = (request.input, request.headers);
+    if let Some(dir) = input.key.strip_suffix('/') {
+        return marker(visit, dir, input.content_length);
+    }
     let key = key_of(&input.key)?;
     let promise = Promise {
         mtime_ns: mtime_of(input.metadata.as_ref()),
@@ -122,6 +126,21 @@ pub async fn put(visit: &Visit, request: S3Request<PutObjectInput>) -> S3Result<
         checksum_crc64nvme: sums.checksum_crc64nvme,
         checksum_sha1: sums.checksum_sha1,
         checksum_sha256: sums.checksum_sha256,
+        ..PutObjectOutput::default()
+    })
+}
+
+/// Some programs make a directory by an empty object `dir/` before they write into it. It is
+/// taken and means nothing: directories come with their files.
+fn marker(visit: &Visit, dir: &str, length: Option<i64>) -> S3Result<PutObjectOutput> {
+    visit.app.uploads().map_err(failed)?;
+    let dir = key_of(dir)?;
+    if length != Some(0) || is_withheld(&dir) {
+        let why = "a key that ends with a slash is a directory, which has no bytes";
+        return Err(s3_error!(InvalidArgument, "{}", why));
+    }
+    Ok(PutObjectOutput {
+        e_tag: Some(ETag::Strong("directory".to_owned())),
         ..PutObjectOutput::default()
     })
 }
