@@ -62,7 +62,7 @@ fn nothing_is_left(root: &Path) {
     assert_eq!(left.count(), 0);
 }
 
-/// The only file beneath a directory.
+/// All files beneath a directory but ours.
 fn files(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
