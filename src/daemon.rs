@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backends::remote::{Remote, Remotes};
-use crate::backends::{Options as RemoteOptions, connect};
+use crate::backends::{Conditions, Options as RemoteOptions, connect};
 use crate::beneath::Dir;
 use crate::clock::{Chance, Clock};
 use crate::config::{ConflictPolicy, MountConfig, Patterns};
@@ -30,7 +30,7 @@ use crate::crash;
 use crate::error::{About as _, Error, Kind, Result};
 use crate::fs;
 use crate::fs::mounts::How;
-use crate::index::{EVENTS, Event, Index};
+use crate::index::{EVENTS, Event, Index, remote as facts};
 use crate::metrics::Metrics;
 use crate::overlay::{Overlay, Parts, Settings};
 use crate::store::{Limits, Store};
@@ -190,7 +190,7 @@ fn outside_of_mounts(store: &Path) -> Result<()> {
 
 fn remotes(
     config: &MountConfig,
-    index: &Index,
+    index: &Arc<Index>,
     metrics: &Arc<Metrics>,
     clock: &Clock,
 ) -> Result<Remotes> {
@@ -205,6 +205,11 @@ fn remotes(
     for tier in tiers(config)? {
         let shown = tier.url.shown().to_owned();
         wanted.push((shown.clone(), tier.upload));
+        let options = RemoteOptions {
+            upload: tier.upload,
+            conditions: conditions(index, &shown)?,
+            ..options.clone()
+        };
         built.push((shown, connect(&tier.url, &tier.credentials, &options)?));
     }
     let rows = index.edit(move |w| w.set_remotes(&wanted))?;
@@ -225,6 +230,27 @@ fn remotes(
         remotes.push(Arc::new(remote));
     }
     Ok(Remotes(remotes.into()))
+}
+
+/// What was found out about a remote's conditional writes, and where it is remembered.
+fn conditions(index: &Arc<Index>, shown: &str) -> Result<Conditions> {
+    let known = index.read(|c| facts::heeds_conditions(c, shown))?;
+    let (index, shown) = (index.clone(), shown.to_owned());
+    let learned = Arc::new(move |heeds| {
+        let (index, shown) = (index.clone(), shown.clone());
+        tokio::spawn(async move {
+            let noted = index
+                .edit_later(move |w| w.set_heeds_conditions(&shown, heeds))
+                .await;
+            if let Err(error) = noted {
+                tracing::debug!(%error, "it will be tried again after the next start");
+            }
+        });
+    });
+    Ok(Conditions {
+        known,
+        learned: Some(learned),
+    })
 }
 
 fn follow(

@@ -201,6 +201,29 @@ impl Timeouts {
     }
 }
 
+/// Whether a remote heeds the conditions of writes, where that has to be tried and is remembered.
+#[derive(Clone, Default)]
+pub struct Conditions {
+    /// What an earlier trial said.
+    pub known: Option<bool>,
+    /// Told what a trial says.
+    pub learned: Option<Arc<dyn Fn(bool) + Send + Sync>>,
+}
+
+impl Conditions {
+    fn learn(&self, heeds: bool) {
+        if let Some(learned) = &self.learned {
+            learned(heeds);
+        }
+    }
+}
+
+impl std::fmt::Debug for Conditions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.known)
+    }
+}
+
 /// How to deal with a remote, whatever it is.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -214,6 +237,10 @@ pub struct Options {
     pub refresh: Duration,
     /// Whether a name that no listing has is asked for before it is said not to be there.
     pub ask_on_miss: bool,
+    /// Whether files go up to it, so that it may be tried what it does with them.
+    pub upload: bool,
+    /// What was found out about conditional writes before.
+    pub conditions: Conditions,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -227,6 +254,8 @@ impl Default for Options {
             rate: None,
             refresh: Duration::from_secs(30),
             ask_on_miss: false,
+            upload: false,
+            conditions: Conditions::default(),
             metrics: Arc::default(),
         }
     }

@@ -11,10 +11,13 @@ mod client;
 mod door;
 mod failure;
 mod fetch;
+mod guard;
 mod keys;
 mod listing;
+mod multipart;
 mod proof;
 mod send;
+mod walk;
 mod write;
 
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use tokio::sync::mpsc;
 use self::answer::{Facts, missing, stale};
 use self::door::Door;
 use self::fetch::Source;
+use self::guard::Guard;
 use self::listing::Question;
 use self::proof::Proof;
 use super::url::Bucket;
@@ -43,7 +47,10 @@ const LANES: usize = 4;
 /// See the module.
 pub struct S3 {
     door: Arc<Door>,
+    guard: Guard,
     shown: String,
+    /// Whether files go up to it.
+    upload: bool,
     /// Whether a name that no listing has may be asked for.
     ask_on_miss: bool,
     /// Whether the bucket's listing is refused to us.
@@ -57,7 +64,9 @@ impl S3 {
         let door = Door::new(bucket.clone(), access, options.timeouts, lanes, fetch::ROOM);
         S3 {
             door: Arc::new(door),
+            guard: Guard::new(options.conditions.clone()),
             shown: shown.to_owned(),
+            upload: options.upload,
             ask_on_miss: options.ask_on_miss,
             unlisted: AtomicBool::new(false),
         }
@@ -76,15 +85,29 @@ impl S3 {
             Err(error) => return Err(error),
         };
         self.unlisted.store(!listing, Ordering::Relaxed);
+        let (put, heeds) = self.writes().await?;
         Ok(Capabilities {
-            put: true,
-            conditional_put: true,
+            put,
+            conditional_put: heeds,
             delete: true,
             changes: false,
             listing,
             probe: self.ask_on_miss || !listing,
             page: Some(listing::PAGE as u32),
         })
+    }
+
+    /// Whether we may write, and whether the store heeds the conditions of writes. Where nothing
+    /// goes up, nothing is written to find that out.
+    async fn writes(&self) -> Result<(bool, bool)> {
+        if !self.upload {
+            return Ok((true, self.guard.known().unwrap_or(true)));
+        }
+        match self.guard.ask(&self.door).await {
+            Ok(heeds) => Ok((true, heeds)),
+            Err(error) if is_refusal(&error) => Ok((false, false)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether keys that may not list may perhaps read. Amazon knows them, for it has other words
@@ -226,7 +249,7 @@ impl Backend for S3 {
     }
 
     async fn list(&self, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
-        let listed = listing::list(&self.door, batches).await;
+        let listed = walk::list(&self.door, batches).await;
         listed.map_err(|e| e.about(&self.shown))?;
         Ok(Cursor {
             epoch: "s3".into(),
@@ -265,12 +288,12 @@ impl Backend for S3 {
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
-        let put = write::put(&self.door, key, &upload, &precondition).await;
+        let put = write::put(&self.door, &self.guard, key, &upload, &precondition).await;
         put.map_err(|e| e.about(key))
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
-        let deleted = write::delete(&self.door, key, version).await;
+        let deleted = write::delete(&self.door, &self.guard, key, version).await;
         deleted.map_err(|e| e.about(key))
     }
 }

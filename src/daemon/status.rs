@@ -196,6 +196,7 @@ fn names(remote: &Remote) -> Vec<String> {
         probe,
         page: _,
     } = found;
+    let bucket = found.is_bucket();
     [
         ("put", put),
         ("conditional-put", conditional_put),
@@ -203,6 +204,7 @@ fn names(remote: &Remote) -> Vec<String> {
         ("changes", changes),
         ("listing", listing),
         ("probe", probe),
+        ("bucket", bucket),
     ]
     .into_iter()
     .filter(|(_, has)| *has)

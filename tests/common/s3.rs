@@ -99,6 +99,7 @@ pub struct Stored {
 #[derive(Debug, Clone)]
 struct Begun {
     key: String,
+    since: SystemTime,
     metadata: HashMap<String, String>,
     parts: BTreeMap<i32, (Bytes, String)>,
 }
@@ -259,16 +260,14 @@ impl S3Server {
     }
 
     /// Leaves a multipart upload behind, as a killed program does.
-    pub fn abandon(&self, key: &str, metadata: &[(&str, &str)]) {
+    pub fn abandon(&self, key: &str, age: Duration) {
         let mut state = self.store.state();
         state.numbered += 1;
         let id = format!("abandoned-{}", state.numbered);
-        let kept = metadata
-            .iter()
-            .map(|(name, value)| ((*name).into(), (*value).into()));
         let begun = Begun {
             key: key.to_owned(),
-            metadata: kept.collect(),
+            since: SystemTime::now() - age,
+            metadata: HashMap::new(),
             parts: BTreeMap::new(),
         };
         state.uploads.insert(id, begun);
@@ -428,11 +427,8 @@ impl S3 for Store {
             };
             let cut = input.delimiter.as_ref().and_then(|d| rest.find(d.as_str()));
             let folder = cut.map(|at| key[..=prefix.len() + at].to_owned());
-            let is_told = folder.is_some() && folder == last
-                || folder
-                    .as_ref()
-                    .zip(after.as_ref())
-                    .is_some_and(|(f, a)| a.starts_with(f.as_str()));
+            let is_told =
+                folder.is_some() && (folder == last || folder == input.continuation_token);
             if is_told {
                 continue;
             }
@@ -548,8 +544,8 @@ impl S3 for Store {
         req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let input = req.input;
-        let _busy = self.asked(Op::Put, &input.bucket).await?;
         let bytes = whole(input.body).await?;
+        let _busy = self.asked(Op::Put, &input.bucket).await?;
         let sha256 = checked(&bytes, input.checksum_sha256.as_ref())?;
         let mut state = self.state();
         state.check(
@@ -655,6 +651,7 @@ impl S3 for Store {
         let id = format!("upload-{}", state.numbered);
         let begun = Begun {
             key: input.key.clone(),
+            since: SystemTime::now(),
             metadata: state.kept(input.metadata),
             parts: BTreeMap::new(),
         };
@@ -672,8 +669,8 @@ impl S3 for Store {
         req: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let input = req.input;
-        let _busy = self.asked(Op::Part, &input.bucket).await?;
         let bytes = whole(input.body).await?;
+        let _busy = self.asked(Op::Part, &input.bucket).await?;
         let sha256 = checked(&bytes, input.checksum_sha256.as_ref())?;
         let etag = hex::encode(Md5::digest(&bytes));
         let mut state = self.state();
@@ -765,7 +762,7 @@ impl S3 for Store {
         let uploads = uploads.map(|(id, begun)| MultipartUpload {
             key: Some(encoded(&begun.key, input.encoding_type.as_ref())),
             upload_id: Some(id.clone()),
-            initiated: Some(SystemTime::now().into()),
+            initiated: Some(begun.since.into()),
             ..MultipartUpload::default()
         });
         Ok(S3Response::new(ListMultipartUploadsOutput {

@@ -35,8 +35,8 @@ where
 {
     if let Some(raw) = error.raw_response() {
         let status = raw.status().as_u16();
-        // An answer that looks well and cannot be read is no refusal.
-        if !(200..300).contains(&status) {
+        // Some work takes a store so long that it begins to answer before it knows how it ends.
+        if !(200..300).contains(&status) || error.code().is_some() {
             return refusal(status, raw, error.code(), error.message()).error(SystemTime::now());
         }
     }
@@ -50,7 +50,12 @@ where
             Error::new(Kind::TimedOut, "no connection in time")
         }
         SdkError::DispatchFailure(failure) if failure.is_io() => Error::new(Kind::Offline, cause),
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => unsent(&error, cause),
+        SdkError::DispatchFailure(failure) if !failure.is_user() => {
+            keyless(&error, &cause).unwrap_or_else(|| Error::new(Kind::Offline, cause))
+        }
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
+            keyless(&error, &cause).unwrap_or_else(|| Error::new(Kind::Invalid, cause))
+        }
         SdkError::ServiceError(_) | SdkError::ResponseError(_) => match system_kind(&error) {
             Some(_) => Error::new(Kind::Offline, cause),
             None => Error::new(
@@ -62,23 +67,23 @@ where
     }
 }
 
-/// A request that never left: mostly because nobody has keys.
-fn unsent(error: &(dyn StdError + 'static), cause: String) -> Error {
+/// What a request that never left mostly suffers from: nobody has keys.
+fn keyless(error: &(dyn StdError + 'static), cause: &str) -> Option<Error> {
     let mut at = Some(error);
     while let Some(error) = at {
         let text = error.to_string().to_ascii_lowercase();
-        if text.contains("credential") || text.contains("identity") || text.contains("token") {
+        if ["credential", "identity", "token"]
+            .iter()
+            .any(|word| text.contains(word))
+        {
             let why = format!(
                 "no usable keys were found ({cause}): set {KEYS}, a profile, or log in with `aws sso login`"
             );
-            return Error::new(Kind::Unauthorized, why);
+            return Some(Error::new(Kind::Unauthorized, why));
         }
         at = error.source();
     }
-    match system_kind(error) {
-        Some(_) => Error::new(Kind::Offline, cause),
-        None => Error::new(Kind::Invalid, cause),
-    }
+    None
 }
 
 fn refusal(status: u16, raw: &HttpResponse, code: Option<&str>, text: Option<&str>) -> Refusal {

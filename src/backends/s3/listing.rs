@@ -1,35 +1,16 @@
 //! What a bucket says it holds, page by page, in order.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object as Listing};
 use percent_encoding::percent_decode_str;
-use tokio::sync::mpsc;
 
 use super::answer;
 use super::door::{Door, timed};
 use super::keys::Found;
 use crate::error::{Error, Kind, Result};
 use crate::object::{Arrival, Listed, Meta, Object};
-
-/// Sends everything below the prefix, in order.
-pub(super) async fn list(door: &Door, batches: mpsc::Sender<Vec<Listed>>) -> Result<()> {
-    let mut question = Question {
-        prefix: door.keys.base().to_owned(),
-        ..Question::default()
-    };
-    loop {
-        let page = page(door, &question, door.times.answer).await?;
-        let batch = page.entries.into_iter().map(|(_, listed)| listed);
-        let gone = |_| Error::new(Kind::Cancelled, "nobody takes the listing");
-        batches.send(batch.collect()).await.map_err(gone)?;
-        if page.token.is_none() {
-            return Ok(());
-        }
-        question.token = page.token;
-    }
-}
 
 /// The most that a store tells in one answer.
 pub(super) const PAGE: i32 = 1000;
@@ -55,6 +36,8 @@ pub(super) struct Page {
     pub(super) entries: Vec<(String, Listed)>,
     /// Every key of the page, also those that are nothing: the last one.
     pub(super) last: Option<String>,
+    /// What stands there of ours, and since when.
+    pub(super) ours: Vec<(String, SystemTime)>,
     pub(super) folders: Vec<String>,
     pub(super) token: Option<String>,
 }
@@ -82,8 +65,12 @@ pub(super) async fn page(door: &Door, question: &Question, limit: Duration) -> R
             let why = "the bucket is not listed in order, and such buckets cannot be used";
             return Err(Error::new(Kind::Unsupported, why));
         }
-        if let Some(listed) = listed(door, &key, listing)? {
-            page.entries.push((key.clone(), listed));
+        match listed(door, &key, listing)? {
+            Some(listed) => page.entries.push((key.clone(), listed)),
+            None => {
+                let since = listing.last_modified().and_then(|at| (*at).try_into().ok());
+                page.ours.extend(since.map(|since| (key.clone(), since)));
+            }
         }
         page.last = Some(key);
     }
@@ -113,7 +100,7 @@ fn token(answer: &ListObjectsV2Output, question: &Question) -> Result<Option<Str
 }
 
 /// Names come encoded as in a form, because XML cannot hold all of them.
-fn name(text: &str, is_encoded: bool) -> Result<String> {
+pub(super) fn name(text: &str, is_encoded: bool) -> Result<String> {
     if !is_encoded {
         return Ok(text.to_owned());
     }

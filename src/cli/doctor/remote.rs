@@ -59,6 +59,7 @@ async fn check(tier: &Tier, config: &MountConfig) -> Check {
 fn open(tier: &Tier, config: &MountConfig) -> Result<Arc<dyn Backend>> {
     let options = Options {
         ask_on_miss: config.ask_on_miss,
+        upload: tier.upload,
         retry: retry::Policy {
             attempts: 1,
             ..retry::Policy::default()

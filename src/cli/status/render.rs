@@ -97,6 +97,10 @@ fn remote(r: &RemoteStatus, now_ms: i64) -> String {
     parts.extend(r.listing.map(listing));
     let can = |what: &str| r.capabilities.iter().any(|c| c == what);
     match (can("probe"), can("listing")) {
+        (_, true) if can("bucket") => {}
+        (_, false) if can("bucket") => {
+            parts.push("a bucket that may not be listed: shows what was asked for".into());
+        }
         (true, true) => parts.push("an FXCACHE server".into()),
         (true, false) => {
             parts.push("an FXCACHE server without an index: shows what was asked for".into())
@@ -133,7 +137,14 @@ fn trouble(r: &RemoteStatus) -> impl Iterator<Item = String> {
         let names = show::count(r.refused_names, "name", "names");
         format!("  {names} there cannot be files here and are left out; the log says which")
     });
-    error.into_iter().chain(refused)
+    let can = |what: &str| r.capabilities.iter().any(|c| c == what);
+    let is_weak = r.upload && can("bucket") && can("put") && !can("conditional-put");
+    let weak = is_weak.then(|| {
+        "  its store ignores conditions: versions are compared just before an upload, and what \
+         others write at that very moment is overwritten"
+            .to_owned()
+    });
+    error.into_iter().chain(refused).chain(weak)
 }
 
 fn amount(a: Amount, what: &str) -> String {
@@ -260,6 +271,17 @@ mod tests {
             },
             ..Status::default()
         }
+    }
+
+    #[test]
+    fn p5_a_store_that_ignores_conditions_is_told_in_words() {
+        let mut s = sample();
+        let remote = &mut s.remotes[0];
+        (remote.state, remote.upload) = (RemoteState::Online, true);
+        remote.capabilities = ["put", "listing", "bucket"].map(str::to_owned).to_vec();
+        assert!(status(&s).contains("its store ignores conditions"));
+        s.remotes[0].capabilities.push("conditional-put".into());
+        assert!(!status(&s).contains("ignores"));
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! Whether the store heeds the conditions of a write: tried once, on a mark of ours, because no
+//! store says so and some take a condition and overwrite all the same.
+//!
+//! Leaves nothing behind; the mark of a process that was killed meanwhile is no file to anybody,
+//! and the next trial removes it.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::primitives::ByteStream;
+use tokio::sync::OnceCell;
+
+use super::door::{Door, timed};
+use super::listing::{self, Question};
+use crate::backends::Conditions;
+use crate::clock::Chance;
+use crate::error::{Kind, Result};
+use crate::object::Precondition;
+
+/// What the marks' names begin with.
+const MARK: &str = "probe-";
+/// A mark that is older than this was left behind.
+const LEFT: Duration = Duration::from_secs(3600);
+
+/// What is known of one store.
+pub(super) struct Guard {
+    known: OnceCell<bool>,
+    conditions: Conditions,
+}
+
+impl Guard {
+    pub(super) fn new(conditions: Conditions) -> Guard {
+        Guard {
+            known: OnceCell::new_with(conditions.known),
+            conditions,
+        }
+    }
+
+    /// Whether it heeds them, as far as anybody tried.
+    pub(super) fn known(&self) -> Option<bool> {
+        self.known.get().copied()
+    }
+
+    /// Whether it heeds them, tried if need be. Errors: `Denied` where nothing may be written.
+    pub(super) async fn ask(&self, door: &Door) -> Result<bool> {
+        let tried = self.known.get_or_try_init(|| async {
+            let heeds = Box::pin(attempt(door)).await?;
+            self.conditions.learn(heeds);
+            Ok(heeds)
+        });
+        tried.await.copied()
+    }
+}
+
+async fn attempt(door: &Door) -> Result<bool> {
+    sweep(door).await;
+    let number = Chance::from_system().next_u64();
+    let key = door.keys.ours(&format!("{MARK}{number:016x}"))?;
+    mark(door, &key, &Precondition::None).await?;
+    let heeds = async {
+        let other = crate::object::Version::new("00000000000000000000000000000000")?;
+        let absent = is_refused(mark(door, &key, &Precondition::Absent).await)?;
+        Ok(absent && is_refused(mark(door, &key, &Precondition::Matches(other)).await)?)
+    };
+    let heeds = heeds.await;
+    remove(door, &key).await;
+    heeds
+}
+
+/// A store that does not take conditions at all is asked without them.
+fn is_refused(put: Result<()>) -> Result<bool> {
+    match put {
+        Ok(()) => Ok(false),
+        Err(error) => match error.kind() {
+            Kind::Conflict => Ok(true),
+            Kind::Unsupported | Kind::Invalid => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+async fn mark(door: &Door, key: &str, only: &Precondition) -> Result<()> {
+    let request = door.client().await?.put_object();
+    let request = request
+        .bucket(door.name())
+        .key(key)
+        .body(ByteStream::from_static(
+            b"larder tries conditional writes\n",
+        ));
+    let request = match only {
+        Precondition::None => request,
+        Precondition::Absent => request.if_none_match("*"),
+        Precondition::Matches(version) => request.if_match(version.to_etag()),
+    };
+    timed(door.times.publish, request.send()).await.map(|_| ())
+}
+
+/// Keys that may write and not delete leave one mark.
+async fn remove(door: &Door, key: &str) {
+    let Ok(client) = door.client().await else {
+        return;
+    };
+    let request = client.delete_object().bucket(door.name()).key(key);
+    if let Err(error) = timed(door.times.answer, request.send()).await {
+        tracing::info!(key, %error, "the mark of a trial could not be removed; it is no file to anybody");
+    }
+}
+
+/// Removes marks that others left behind.
+async fn sweep(door: &Door) {
+    let Ok(prefix) = door.keys.ours(MARK) else {
+        return;
+    };
+    let question = Question {
+        prefix,
+        ..Question::default()
+    };
+    let Ok(page) = listing::page(door, &question, door.times.answer).await else {
+        return;
+    };
+    let now = SystemTime::now();
+    for (key, modified) in page.ours {
+        if now.duration_since(modified).is_ok_and(|age| age > LEFT) {
+            remove(door, &key).await;
+        }
+    }
+}
