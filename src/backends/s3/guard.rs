@@ -16,8 +16,6 @@ use crate::clock::Chance;
 use crate::error::{Kind, Result};
 use crate::object::Precondition;
 
-/// What the marks' names begin with.
-const MARK: &str = "probe-";
 /// A mark that is older than this was left behind.
 const LEFT: Duration = Duration::from_secs(3600);
 
@@ -54,15 +52,28 @@ impl Guard {
 async fn attempt(door: &Door) -> Result<bool> {
     sweep(door).await;
     let number = Chance::from_system().next_u64();
-    let key = door.keys.ours(&format!("{MARK}{number:016x}"))?;
-    mark(door, &key, &Precondition::None).await?;
+    let key = door.keys.mark(&format!("{number:016x}"))?;
+    match mark(door, &key, &Precondition::None).await {
+        Ok(()) => tried(door, &key).await,
+        // A larder server keeps our name for itself.
+        Err(error) if error.kind() == Kind::Invalid => {
+            let key = door.keys.plain_mark(&format!("{number:016x}"))?;
+            mark(door, &key, &Precondition::None).await?;
+            tried(door, &key).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The trial, on the mark `key` that stands there.
+async fn tried(door: &Door, key: &str) -> Result<bool> {
     let heeds = async {
         let other = crate::object::Version::new("00000000000000000000000000000000")?;
-        let absent = is_refused(mark(door, &key, &Precondition::Absent).await)?;
-        Ok(absent && is_refused(mark(door, &key, &Precondition::Matches(other)).await)?)
+        let absent = is_refused(mark(door, key, &Precondition::Absent).await)?;
+        Ok(absent && is_refused(mark(door, key, &Precondition::Matches(other)).await)?)
     };
     let heeds = heeds.await;
-    remove(door, &key).await;
+    remove(door, key).await;
     heeds
 }
 
@@ -107,20 +118,20 @@ async fn remove(door: &Door, key: &str) {
 
 /// Removes marks that others left behind.
 async fn sweep(door: &Door) {
-    let Ok(prefix) = door.keys.ours(MARK) else {
-        return;
-    };
-    let question = Question {
-        prefix,
-        ..Question::default()
-    };
-    let Ok(page) = listing::page(door, &question, door.times.answer).await else {
-        return;
-    };
+    let prefixes = [door.keys.mark(""), door.keys.plain_mark("")];
     let now = SystemTime::now();
-    for (key, modified) in page.ours {
-        if now.duration_since(modified).is_ok_and(|age| age > LEFT) {
-            remove(door, &key).await;
+    for prefix in prefixes.into_iter().flatten() {
+        let question = Question {
+            prefix,
+            ..Question::default()
+        };
+        let Ok(page) = listing::page(door, &question, door.times.answer).await else {
+            return;
+        };
+        for (key, modified) in page.ours {
+            if now.duration_since(modified).is_ok_and(|age| age > LEFT) {
+                remove(door, &key).await;
+            }
         }
     }
 }

@@ -8,6 +8,9 @@ use crate::path::{RESERVED, RelPath};
 /// Longest key, in bytes.
 const KEY_MAX: usize = 1024;
 
+/// What the names of our marks begin with where a store takes no names in a directory of ours.
+const PLAIN_MARK: &str = ".larder-probe-";
+
 /// What stands before a file's own path in its key.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -59,6 +62,16 @@ impl Keys {
         self.below(&format!("{RESERVED}/{name}"))
     }
 
+    /// The key of a mark of ours, which is no file.
+    pub(super) fn mark(&self, name: &str) -> Result<String> {
+        self.ours(&format!("probe-{name}"))
+    }
+
+    /// The same where a store takes no names in a directory of ours.
+    pub(super) fn plain_mark(&self, name: &str) -> Result<String> {
+        self.below(&format!("{PLAIN_MARK}{name}"))
+    }
+
     fn below(&self, text: &str) -> Result<String> {
         let key = format!("{}{text}", self.base);
         match key.len() <= KEY_MAX {
@@ -75,9 +88,10 @@ impl Keys {
         let Some(rest) = key.strip_prefix(&self.base) else {
             return refused(key, "it is not below the prefix");
         };
-        let is_ours = rest
-            .strip_prefix(RESERVED)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let is_ours = rest.starts_with(PLAIN_MARK)
+            || rest
+                .strip_prefix(RESERVED)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         // Consoles and other tools make an empty `dir/` so that a directory is there.
         let is_mark = size == 0 && (rest.is_empty() || rest.ends_with('/'));
         if is_ours || is_mark {
@@ -120,7 +134,13 @@ mod tests {
         }
         assert!(matches!(keys.found("p//q/dir/", 1), Found::Refused(_)));
         assert!(matches!(keys.found("p//q/", 1), Found::Refused(_)));
-        for key in ["p//q/dir/", "p//q/", "p//q/.larder/probe-1", "p//q/.larder"] {
+        for key in [
+            "p//q/dir/",
+            "p//q/",
+            "p//q/.larder/probe-1",
+            "p//q/.larder",
+            "p//q/.larder-probe-1",
+        ] {
             assert_eq!(keys.found(key, 0), Found::Nothing, "{key}");
         }
         let path = RelPath::new(b"a/.larderx").unwrap();
