@@ -6,10 +6,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
 #[path = "bucket/faults.rs"]
 mod faults;
 #[path = "bucket/listing.rs"]
 mod listing;
+#[path = "bucket/mounted.rs"]
+mod mounted;
 #[path = "bucket/reading.rs"]
 mod reading;
 #[path = "common/s3.rs"]

@@ -937,6 +937,28 @@ fn p3_generations_and_ids_go_on_after_a_restart() {
 }
 
 #[test]
+fn p5_what_a_remote_makes_of_conditions_is_remembered() {
+    let lab = Lab::new(&[true]);
+    let known = |lab: &Lab, url: &'static str| {
+        let read = lab.index.read(|c| remote::heeds_conditions(c, url));
+        read.unwrap()
+    };
+    assert_eq!(known(&lab, "s3://a"), None);
+    for heeds in [true, false] {
+        let edited = lab
+            .index
+            .edit(move |w| w.set_heeds_conditions("s3://a", heeds));
+        edited.unwrap();
+        assert_eq!(known(&lab, "s3://a"), Some(heeds));
+    }
+    let lab = lab.reopened(&[true]);
+    assert_eq!(
+        (known(&lab, "s3://a"), known(&lab, "s3://b")),
+        (Some(false), None)
+    );
+}
+
+#[test]
 fn p3_an_edit_that_fails_does_not_undo_its_neighbours() {
     let lab = Lab::new(&[false]);
     let index = &lab.index;

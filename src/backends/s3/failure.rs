@@ -76,8 +76,13 @@ fn keyless(error: &(dyn StdError + 'static), cause: &str) -> Option<Error> {
             .iter()
             .any(|word| text.contains(word))
         {
+            // The last place looked at is a machine's own metadata, which says nothing to others.
+            let cause = match cause.contains("IMDS") || cause.contains("no providers") {
+                true => String::new(),
+                false => format!(" ({cause})"),
+            };
             let why = format!(
-                "no usable keys were found ({cause}): set {KEYS}, a profile, or log in with `aws sso login`"
+                "no keys were found{cause}: set {KEYS}, a profile, or log in with `aws sso login`"
             );
             return Some(Error::new(Kind::Unauthorized, why));
         }

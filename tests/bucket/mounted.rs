@@ -1,0 +1,62 @@
+//! A mount over a bucket whose store is not the best.
+
+use std::fs;
+
+use crate::common::{Lab, Mount, eventually, put};
+use crate::s3::{Habits, Op, S3Server};
+
+fn mount<'a>(lab: &'a Lab, store: &S3Server) -> Mount<'a> {
+    let url = format!("{}&region=us-east-1", store.url("p"));
+    let args = ["--remote", &url, "--upload"];
+    let mount = lab.try_mount_with("m", &S3Server::env(), &args);
+    mount.unwrap_or_else(|output| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn words(mount: &Mount<'_>) -> String {
+    String::from_utf8(mount.verb(&["status"]).stdout).unwrap()
+}
+
+#[test]
+fn p5_a_weaker_guarantee_is_told_and_remembered() {
+    let (lab, store) = (Lab::new(), S3Server::start(Habits::default()));
+    store.set(|habits| habits.conditions = false);
+    store.place("p/theirs", "1");
+    let mounted = mount(&lab, &store);
+    put(&mounted.path("ours"), b"ours");
+    mounted.flush();
+    assert_eq!(store.object("p/ours").unwrap().bytes, "ours");
+    let told = "its store ignores conditions";
+    assert!(words(&mounted).contains(told), "{}", words(&mounted));
+    // A version that nobody here has seen is not replaced.
+    assert_eq!(fs::read(mounted.path("theirs")).unwrap(), b"1");
+    store.place("p/theirs", "2");
+    put(&mounted.path("theirs"), b"ours, from 1");
+    eventually("the conflict is told", || {
+        mounted.status()["conflicts"]
+            .as_array()
+            .is_some_and(|c| c.len() == 1)
+    });
+    assert_eq!(store.object("p/theirs").unwrap().bytes, "2");
+    mounted.unmount();
+    let before = store.count(Op::Put);
+    let again = mount(&lab, &store);
+    eventually("it is known again", || words(&again).contains(told));
+    assert_eq!(
+        (store.count(Op::Put), store.keys()),
+        (before, vec!["p/ours".into(), "p/theirs".into()])
+    );
+}
+
+#[test]
+fn p1_rot_in_a_bucket_is_not_read_to_its_end() {
+    let (lab, store) = (Lab::new(), S3Server::start(Habits::default()));
+    let rot = vec![b'x'; 100_000];
+    store.change("p/rot", rot.clone(), |o| o.etag = "0".repeat(32));
+    let mounted = mount(&lab, &store);
+    assert!(fs::read(mounted.path("rot")).is_err());
+    // What is stored there now is right.
+    store.place("p/rot", rot.clone());
+    mounted.sync();
+    assert_eq!(fs::read(mounted.path("rot")).unwrap(), rot);
+    assert_eq!(fs::read(mounted.unmount().join("rot")).unwrap(), rot);
+}
