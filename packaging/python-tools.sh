@@ -8,21 +8,23 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv="${LARDER_TEST_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/larder-test-venv}"
-# What is installed, and how to see that it works: list, record of what was installed, modules.
+# What is installed, and how to see that it works: list, record of what was installed, modules;
+# and pip's flags for it.
 lists=(
   "tests/apps/requirements.txt made-from.txt duckdb,pandas,polars,pyarrow"
   "benches/requirements.txt made-from-fxcache.txt flask"
   "tests/serve_s3/requirements.txt made-from-s3.txt boto3"
+  "tests/lumibot/requirements.txt made-from-lumibot.txt appdirs,pytest,pytz --no-deps"
 )
 
-is_there() { # list record modules
+is_there() { # list record modules [flag]
   cmp -s "$1" "$venv/$2" && "$venv/bin/python" -c "import $3" 2>/dev/null
 }
 
 all_there() {
   local entry
   for entry in "${lists[@]}"; do
-    # shellcheck disable=SC2086  # three words
+    # shellcheck disable=SC2086  # several words
     is_there $entry || return 1
   done
 }
@@ -55,15 +57,15 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 
 for entry in "${lists[@]}"; do
-  read -r wanted record modules <<<"$entry"
+  read -r wanted record modules flags <<<"$entry"
   if is_there "$wanted" "$record" "$modules"; then
     continue
   fi
   echo "installing what $wanted names into $venv"
   # Packages that are there and do not work are taken for installed, unless their files are written again.
-  again=()
+  again=($flags)
   if cmp -s "$wanted" "$venv/$record"; then
-    again=(--force-reinstall)
+    again+=(--force-reinstall)
   fi
   rm -f "$venv/$record"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --only-binary :all: "${again[@]}" --requirement "$wanted"

@@ -1,4 +1,5 @@
-//! A Lumibot user's mount: made from Lumibot's environment alone, on a bucket of the real protocol.
+//! Lumibot's contract, on real mounts over a bucket: its variables, its keys, and what its users
+//! do with the folder. What the variables mean is asked of Lumibot's own code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,196 +8,127 @@
 )]
 
 mod common;
-
+#[path = "lumibot/folder.rs"]
+mod folder;
+#[path = "lumibot/meaning.rs"]
+mod meaning;
+#[path = "lumibot/profile.rs"]
+mod profile;
+#[path = "common/python.rs"]
+mod python;
 #[path = "common/s3.rs"]
 mod s3;
+#[path = "lumibot/shared.rs"]
+mod shared;
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Output;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use common::{Lab, Mount, eventually, is_mounted, put};
+use common::{Lab, Mount, eventually};
 use s3::{BUCKET, Habits, KEY, Op, S3Server, SECRET};
 
+/// Where most checks look.
 const SPY: &str = "thetadata/stock/minute/ohlc/stock_SPY_minute_ohlc.parquet";
 
-/// What Lumibot's user has set, with `more` over it.
-fn environment(server: &S3Server, more: &[(&str, &str)]) -> Vec<(String, String)> {
-    let endpoint = server.endpoint();
-    let base = [
+/// A program of `tests/lumibot/`, to be run.
+fn program<S: AsRef<OsStr>>(name: &str, words: impl IntoIterator<Item = S>) -> Command {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/lumibot")
+        .join(name);
+    let mut command = Command::new(python::python());
+    command.arg("-B").arg(file).args(words).stdin(Stdio::null());
+    command
+}
+
+/// Runs it; it fails if something is not right.
+fn done(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn tables(verb: &str, file: &Path, word: &str) -> String {
+    done(program(
+        "tables.py",
+        [OsStr::new(verb), file.as_os_str(), OsStr::new(word)],
+    ))
+}
+
+/// What Lumibot's users set, for the bucket of `store`.
+fn lumibot<'a>(endpoint: &'a str, mode: &'a str, version: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
         ("LUMIBOT_CACHE_BACKEND", "s3"),
-        ("LUMIBOT_CACHE_MODE", "readwrite"),
+        ("LUMIBOT_CACHE_MODE", mode),
         ("LUMIBOT_CACHE_S3_BUCKET", BUCKET),
-        ("LUMIBOT_CACHE_S3_PREFIX", "/prod/cache/"),
-        ("LUMIBOT_CACHE_S3_REGION", "us-east-1"),
+        ("LUMIBOT_CACHE_S3_PREFIX", "stage/cache"),
+        ("LUMIBOT_CACHE_S3_VERSION", version),
         ("LUMIBOT_CACHE_S3_ACCESS_KEY_ID", KEY),
         ("LUMIBOT_CACHE_S3_SECRET_ACCESS_KEY", SECRET),
-        ("AWS_ENDPOINT_URL_S3", &endpoint),
-    ];
-    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    base.iter().chain(more).map(own).collect()
+        ("AWS_ENDPOINT_URL_S3", endpoint),
+    ]
 }
 
-/// Lumibot's own folder in the home of the laboratory.
-fn folder(lab: &Lab) -> PathBuf {
-    lab.path("home/.cache/lumibot/1.0")
-}
-
-fn run(lab: &Lab, env: &[(String, String)], words: &[&str]) -> Output {
-    let output = lab.larder().envs(env.to_vec()).args(words).output();
-    output.unwrap()
-}
-
-/// Mounts without naming a folder or a remote.
-fn mount<'a>(lab: &'a Lab, env: &[(String, String)], words: &[&str]) -> Mount<'a> {
-    let words = [&["mount", "--profile", "lumibot"][..], words].concat();
-    let output = run(lab, env, &words);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let at = folder(lab);
-    assert!(is_mounted(&at), "{said}");
-    Mount { lab, at }
-}
-
-#[test]
-fn lumibots_environment_is_all_that_a_mount_needs_and_keys_are_lumibots() {
-    let (lab, server) = (Lab::new(), S3Server::start(Habits::default()));
-    let key = format!("prod/cache/v1/{SPY}");
-    server.place(&key, "bars");
-    server.place("prod/cache/v2/other.parquet", "of another version");
-    let env = environment(&server, &[]);
-    let mount = mount(&lab, &env, &[]);
-    assert_eq!(fs::read(mount.path(SPY)).unwrap(), b"bars");
-    assert!(!mount.path("other.parquet").exists());
-
-    let chain = "thetadata/option/option_chains/SPY_2025-09-15.parquet";
-    put(&mount.path(chain), b"chain");
-    put(&mount.path(format!("{chain}.meta.json")), b"{}");
-    for local in [".s3tmp", ".s3key", ".s3key.tmp", ".lock", ".tmp"] {
-        put(&mount.path(format!("{chain}{local}")), b"local");
-    }
-    put(&mount.path("binance/BTC_USDT_1m.duckdb"), b"in use");
-    put(&mount.path("binance/BTC_USDT_1m.duckdb.wal"), b"in use");
-    mount.flush();
-    let stored = server.object(&format!("prod/cache/v1/{chain}")).unwrap();
-    assert_eq!(stored.bytes, "chain");
-    let keys = server.keys();
-    let new: Vec<_> = keys.iter().filter(|key| key.contains("SPY_2025")).collect();
-    assert_eq!(new.len(), 2, "{new:?}");
-    assert!(!keys.iter().any(|key| key.contains("duckdb")), "{keys:?}");
-
-    // Each by its profile alone.
-    let output = run(&lab, &env, &["status", "--profile", "lumibot"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    let remote = format!("s3://{BUCKET}/prod/cache/v1");
-    assert!(
-        text.contains(&remote) && text.contains("takes uploads"),
-        "{text}"
-    );
-    assert!(!text.contains(SECRET), "{text}");
-    eventually("it is unmounted", || {
-        run(&lab, &env, &["umount", "--profile", "lumibot"]);
-        !is_mounted(&folder(&lab))
+fn mounted_as<'a>(lab: &'a Lab, name: &str, env: &[(&str, &str)], more: &[&str]) -> Mount<'a> {
+    let args = [&["--profile", "lumibot"], more].concat();
+    let mount = lab.try_mount_with(name, env, &args);
+    let mount = mount.unwrap_or_else(|output| {
+        panic!("{}", String::from_utf8_lossy(&output.stderr));
     });
-    assert_eq!(fs::read(folder(&lab).join(SPY)).unwrap(), b"bars");
+    eventually("the bucket is listed", || {
+        mount.status()["remotes"][0]["listed"] == true
+    });
+    mount
 }
 
-#[test]
-fn p14_a_warm_run_asks_the_bucket_for_nothing() {
-    let (lab, server) = (Lab::new(), S3Server::start(Habits::default()));
-    server.place(&format!("prod/cache/v1/{SPY}"), "bars");
-    let env = environment(&server, &[]);
-    let mount = mount(&lab, &env, &[]);
-    fs::read(mount.path(SPY)).unwrap();
-    put(&mount.path("yahoo/SPY_bars.pickle"), b"pickle");
-    mount.flush();
-    let asked = |op| server.count(op);
-    let before = [Op::Head, Op::Get, Op::Put].map(asked);
-    for _ in 0..10 {
-        assert_eq!(fs::read(mount.path(SPY)).unwrap(), b"bars");
-        assert!(!mount.path("yahoo/none.pickle").exists());
-        // What is the same goes nowhere.
-        fs::write(mount.path("yahoo/SPY_bars.pickle"), b"pickle").unwrap();
-    }
-    mount.flush();
-    let after = [Op::Head, Op::Get, Op::Put].map(asked);
-    assert_eq!((before[1], before[2]), (after[1], after[2]));
-    // A time that was not known may be asked for behind the back; never in the way.
-    assert!(after[0] <= before[0] + 2, "{before:?} {after:?}");
+/// A mount as Lumibot's users have it, in `readwrite`.
+fn mounted<'a>(lab: &'a Lab, name: &str, store: &S3Server, more: &[&str]) -> Mount<'a> {
+    let endpoint = store.endpoint();
+    mounted_as(lab, name, &lumibot(&endpoint, "readwrite", "v1"), more)
 }
 
-#[test]
-fn in_readonly_mode_everything_can_be_written_and_nothing_goes_up() {
-    let (lab, server) = (Lab::new(), S3Server::start(Habits::default()));
-    server.place(&format!("prod/cache/v1/{SPY}"), "bars");
-    let env = environment(&server, &[("LUMIBOT_CACHE_MODE", " RO ")]);
-    // Not even where all remotes are to have what is written.
-    let mount = mount(&lab, &env, &["--upload"]);
-    fs::write(mount.path(SPY), b"mine").unwrap();
-    put(&mount.path("yahoo/SPY_bars.pickle"), b"mine");
-    fs::remove_file(mount.path("yahoo/SPY_bars.pickle")).unwrap();
-    mount.flush();
-    assert_eq!(fs::read(mount.path(SPY)).unwrap(), b"mine");
-    let status = mount.status();
-    assert_eq!(status["upload"], false);
-    assert_eq!(status["read_only"], false);
-    assert_eq!(server.keys(), [format!("prod/cache/v1/{SPY}")]);
-    assert_eq!(server.object(&server.keys()[0]).unwrap().bytes, "bars");
-    assert_eq!((server.count(Op::Put), server.count(Op::Delete)), (0, 0));
+fn key(path: &str) -> String {
+    format!("stage/cache/v1/{path}")
 }
 
-#[test]
-fn p12_what_lumibots_scripts_remove_is_still_in_the_bucket_and_comes_back() {
-    let (lab, server) = (Lab::new(), S3Server::start(Habits::default()));
-    server.place(&format!("prod/cache/v1/{SPY}"), "bars");
-    let env = environment(&server, &[]);
-    let mount = mount(&lab, &env, &[]);
-    assert!(mount.path(SPY).exists());
-    fs::remove_dir_all(mount.path("thetadata")).unwrap();
-    mount.flush();
-    assert!(!mount.path(SPY).exists());
-    assert_eq!(server.keys(), [format!("prod/cache/v1/{SPY}")]);
-    let theta = mount.path("thetadata");
-    let output = run(&lab, &env, &["restore", theta.to_str().unwrap()]);
-    assert!(output.status.success());
-    assert_eq!(fs::read(mount.path(SPY)).unwrap(), b"bars");
+/// Waits until nothing more is learned of what is there.
+fn at_rest(store: &S3Server) -> u64 {
+    let mut last = store.requests();
+    eventually("the store is left in peace", || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let now = store.requests();
+        std::mem::replace(&mut last, now) == now
+    });
+    last
 }
 
-#[test]
-fn another_version_is_another_cache() {
-    let (lab, server) = (Lab::new(), S3Server::start(Habits::default()));
-    server.place(&format!("prod/cache/v1/{SPY}"), "bars");
-    let one = mount(&lab, &environment(&server, &[]), &[]);
-    fs::read(one.path(SPY)).unwrap();
-    one.unmount();
-    let env = environment(&server, &[("LUMIBOT_CACHE_S3_VERSION", "/v2/")]);
-    let two = mount(&lab, &env, &[]);
-    two.sync();
-    assert!(!two.path(SPY).exists());
-    put(&two.path("yahoo/SPY_bars.pickle"), b"new");
-    two.flush();
-    let wanted = [
-        format!("prod/cache/v1/{SPY}"),
-        "prod/cache/v2/yahoo/SPY_bars.pickle".to_owned(),
+fn boto3(store: &S3Server, verb: &str, key: &str, file: &Path) {
+    let words = [
+        OsStr::new(verb),
+        OsStr::new(BUCKET),
+        OsStr::new(key),
+        file.as_os_str(),
     ];
-    assert_eq!(server.keys(), wanted);
+    let mut command = program("bucket.py", words);
+    command.env("AWS_ENDPOINT_URL_S3", store.endpoint());
+    command.env("AWS_ACCESS_KEY_ID", KEY);
+    command.env("AWS_SECRET_ACCESS_KEY", SECRET);
+    done(command);
 }
 
-#[test]
-fn what_is_nearer_is_asked_first_and_the_bucket_gets_what_is_written() {
-    let (lab, server) = (Lab::new(), S3Server::start(Habits::default()));
-    server.place(&format!("prod/cache/v1/{SPY}"), "bars");
-    server.place("prod/cache/v1/far.parquet", "far");
-    let near = lab.dir("near");
-    put(&near.join(SPY), b"bars");
-    let url = format!("file://{}?rate=50MiB&requests=4", near.display());
-    let mount = mount(&lab, &environment(&server, &[]), &["--remote", &url]);
-    assert_eq!(fs::read(mount.path(SPY)).unwrap(), b"bars");
-    assert_eq!(server.count(Op::Get), 0);
-    assert_eq!(fs::read(mount.path("far.parquet")).unwrap(), b"far");
-    assert_eq!(server.count(Op::Get), 1);
-    put(&mount.path("new.parquet"), b"new");
-    mount.flush();
-    assert!(server.object("prod/cache/v1/new.parquet").is_some());
-    assert!(!near.join("new.parquet").exists());
+fn cached(at: &Path) -> PathBuf {
+    at.join(SPY)
+}
+
+fn gets(store: &S3Server) -> u64 {
+    store.count(Op::Get)
+}
+
+fn puts(store: &S3Server) -> u64 {
+    store.count(Op::Put)
+}
+
+fn store() -> S3Server {
+    S3Server::start(Habits::default())
 }
