@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PROFILE ?= release
 
-.PHONY: demo test test-page bench lint build install tools test-tools
+.PHONY: demo test test-page test-garage bench lint build install tools test-tools
 
 # Shows the whole idea in a minute, and checks every step of it.
 demo: tools
@@ -17,6 +17,10 @@ test: test-tools
 test-page:
 	@packaging/tools.sh page
 	$(CARGO) test --locked --test page -- --include-ignored
+
+# The same promises against a real object store. Builds Garage where there is none, which takes minutes.
+test-garage: test-tools
+	garage="$$(packaging/garage.sh)" && LARDER_GARAGE="$$garage" $(CARGO) test --locked --test garage -- --include-ignored
 
 # The server against a stand-in of an FXCACHE server, in one run.
 bench: test-tools
