@@ -234,7 +234,8 @@ fn p14_many_objects_are_listed_read_and_then_cost_nothing() {
         copy(&real, &a.path("all"));
         a.flush();
     });
-    let (b, _) = timed("first listing", || mounted(&lab, "b", &url, &[]));
+    let hourly = ["--refresh", "1h"];
+    let (b, _) = timed("first listing", || mounted(&lab, "b", &url, &hourly));
     let at = b.at.clone();
     assert_eq!(b.status()["known"]["files"], files);
     timed("find", || assert_eq!(count(&at), files));
@@ -245,7 +246,8 @@ fn p14_many_objects_are_listed_read_and_then_cost_nothing() {
         b.status()["held"]["files"] == files
     });
     b.unmount();
-    let b = lab.try_mount_with("b", &KEYS, &["--remote", &url]);
+    let again = [&["--remote", url.as_str()], &hourly[..]].concat();
+    let b = lab.try_mount_with("b", &KEYS, &again);
     let b = b.unwrap_or_else(|output| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     timed("find after a restart", || assert_eq!(count(&at), files));
     timed("second cp -a", || copy(&at.join("all"), &second));

@@ -8,6 +8,7 @@
 
 pub mod edit;
 mod follow;
+pub mod habits;
 pub mod holding;
 pub mod learn;
 pub mod node;

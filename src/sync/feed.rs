@@ -19,7 +19,7 @@ use crate::backends::{Capabilities, Changes};
 use crate::clock::{Chance, Clock};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Index, node as rows, remote as facts};
+use crate::index::{Index, habits, node as rows, remote as facts};
 use crate::object::{Change, Cursor, Listed};
 
 /// How long one question for changes may hang at the remote.
@@ -96,6 +96,13 @@ impl Feed {
     pub async fn run(mut self, stop: CancellationToken) {
         let (mut failures, mut doubted) = (0, false);
         let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
+        let rest = self.rest();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
+            () = self.remote.suspected(), if !rest.is_zero() => doubted = true,
+            asked = self.asked.recv() => waiting.extend(asked),
+        }
         while !stop.is_cancelled() {
             let hurry = !waiting.is_empty();
             let round = tokio::select! {
@@ -129,6 +136,22 @@ impl Feed {
                 waiting.push(asked);
             }
         }
+    }
+
+    /// How long what the last life of the mount knew is good for, of a remote whose listing
+    /// costs: such a remote is not asked for anything before.
+    fn rest(&self) -> Duration {
+        let page = self.index.read(|c| habits::page(c, &self.remote.shown));
+        let (Ok(Some(page)), Ok(row)) = (page, self.facts()) else {
+            return Duration::ZERO;
+        };
+        let Some(listed_ms) = row.listed_ms else {
+            return Duration::ZERO;
+        };
+        let wait = self.pace.wait(of(&row, page), 0);
+        // A clock that went back makes it no longer than one whole wait.
+        let age = u64::try_from(self.clock.now_ms() - listed_ms);
+        wait.saturating_sub(age.map_or(Duration::ZERO, Duration::from_millis))
     }
 
     fn failed(&self, error: &Error) {
@@ -223,6 +246,10 @@ impl Feed {
         self.due = Instant::now() + self.pace.wait(self.requests(page)?, 0);
         self.broken += 1;
         let news = self.list().await?;
+        let url = self.remote.shown.clone();
+        self.index
+            .edit_later(move |w| w.set_page(&url, Some(page)))
+            .await?;
         self.broken = 0;
         self.quiet = match hurry || news {
             true => 0,
@@ -235,8 +262,7 @@ impl Feed {
     }
 
     fn requests(&self, page: u32) -> Result<u64> {
-        let row = self.facts()?;
-        Ok(pace::requests(row.files + row.refused, page))
+        Ok(of(&self.facts()?, page))
     }
 
     async fn round_now(&mut self) -> Result<Duration> {
@@ -347,6 +373,11 @@ impl Feed {
         (self.news)();
         Ok(news)
     }
+}
+
+/// Requests that the next listing of a remote takes, as far as the last one tells.
+fn of(row: &facts::RemoteRow, page: u32) -> u64 {
+    pace::requests(row.files + row.refused, page)
 }
 
 /// The blocking half of a listing.

@@ -10,7 +10,7 @@ use crate::index::{EVENTS, node};
 use crate::path::RelPath;
 
 struct Lab {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     memory: Memory,
     remote: Arc<Remote>,
     index: Arc<Index>,
@@ -38,10 +38,6 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 impl Lab {
     /// A feed that runs, and has taken its first listing of one file.
     async fn new(page: Option<u32>, refresh: Duration, budget: Option<u64>) -> Lab {
-        let dir = tempfile::tempdir().unwrap();
-        let (events, _) = sync_channel(EVENTS);
-        let (index, _) = Index::open(&dir.path().join("index.db"), events).unwrap();
-        let index = Arc::new(index);
         let memory = Memory::new();
         memory.set_object(&key("a"), b"a", 1);
         let can = memory.capabilities().await.unwrap();
@@ -50,6 +46,24 @@ impl Lab {
             page,
             ..can
         });
+        let dir = tempfile::tempdir().unwrap();
+        let lab = Lab::over(dir, memory, refresh, budget);
+        until("it is listed", || lab.remote.is_listed()).await;
+        lab
+    }
+
+    /// The next life of the mount.
+    fn again(mut self, refresh: Duration, budget: Option<u64>) -> Lab {
+        self.stop.cancel();
+        self.index.close();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Lab::over(dir, self.memory.clone(), refresh, budget)
+    }
+
+    fn over(dir: tempfile::TempDir, memory: Memory, refresh: Duration, budget: Option<u64>) -> Lab {
+        let (events, _) = sync_channel(EVENTS);
+        let (index, _) = Index::open(&dir.path().join("index.db"), events).unwrap();
+        let index = Arc::new(index);
         let wanted = [("s3://bucket".to_owned(), true)];
         let rows = index.edit(move |w| w.set_remotes(&wanted)).unwrap();
         let remote = Arc::new(Remote::new(
@@ -57,7 +71,7 @@ impl Lab {
             rows[0].url.clone(),
             true,
             Arc::new(memory.clone()),
-            false,
+            rows[0].listed_ms.is_some(),
             Clock::System,
         ));
         let paces = Arc::<Mutex<Vec<_>>>::default();
@@ -71,17 +85,15 @@ impl Lab {
         );
         let stop = CancellationToken::new();
         tokio::spawn(feed.run(stop.clone()));
-        let lab = Lab {
-            _dir: dir,
+        Lab {
+            dir,
             memory,
             remote,
             index,
             bell,
             paces,
             stop,
-        };
-        until("it is listed", || lab.remote.is_listed()).await;
-        lab
+        }
     }
 
     fn listings(&self) -> u64 {
@@ -186,4 +198,32 @@ async fn p8_where_listings_cost_nothing_they_come_at_every_refresh() {
     let lab = Lab::new(None, Duration::from_millis(1), Some(1)).await;
     until("it is listed again and again", || lab.listings() > 20).await;
     assert_eq!(lab.remote.listed_every(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p14_a_restart_asks_for_nothing_while_the_last_listing_is_young() {
+    let lab = Lab::new(Some(1000), HOUR, None).await;
+    until("the listing is on record", || {
+        let page = lab.index.read(|c| habits::page(c, "s3://bucket"));
+        page.unwrap() == Some(1000)
+    })
+    .await;
+    let asked = |lab: &Lab| [Op::Capabilities, Op::List].map(|op| lab.memory.calls(op));
+    let before = asked(&lab);
+    let lab = lab.again(HOUR, None);
+    assert!(lab.remote.is_listed() && lab.knows("a"));
+    // Somebody asks, and only then it is.
+    tokio::task::yield_now().await;
+    assert_eq!(asked(&lab), before);
+    lab.memory.set_object(&key("b"), b"b", 2);
+    lab.bell.ring().await.unwrap();
+    assert!(lab.knows("b"));
+    // Doubt ends the rest too; so does its end.
+    let lab = lab.again(HOUR, None);
+    let before = asked(&lab);
+    lab.remote.heard(&Error::new(Kind::TimedOut, "too late"));
+    until("it was looked for", || asked(&lab)[0] > before[0]).await;
+    let lab = lab.again(Duration::from_millis(1), None);
+    let before = asked(&lab);
+    until("it is listed again", || asked(&lab)[1] > before[1]).await;
 }
