@@ -101,6 +101,8 @@ struct Begun {
     key: String,
     since: SystemTime,
     metadata: HashMap<String, String>,
+    /// Whether SHA-256 of parts are kept, which has to be said at the beginning.
+    hashed: bool,
     parts: BTreeMap<i32, (Bytes, String)>,
 }
 
@@ -268,6 +270,7 @@ impl S3Server {
             key: key.to_owned(),
             since: SystemTime::now() - age,
             metadata: HashMap::new(),
+            hashed: false,
             parts: BTreeMap::new(),
         };
         state.uploads.insert(id, begun);
@@ -653,6 +656,9 @@ impl S3 for Store {
             key: input.key.clone(),
             since: SystemTime::now(),
             metadata: state.kept(input.metadata),
+            hashed: input
+                .checksum_algorithm
+                .is_some_and(|algorithm| algorithm.as_str() == ChecksumAlgorithm::SHA256),
             parts: BTreeMap::new(),
         };
         state.uploads.insert(id.clone(), begun);
@@ -706,6 +712,9 @@ impl S3 for Store {
             let (piece, etag) = sent.ok_or_else(|| s3_error!(InvalidPart))?;
             if part.e_tag.as_ref().map(ETag::value) != Some(etag.as_str()) {
                 return Err(s3_error!(InvalidPart));
+            }
+            if part.checksum_sha256.is_some() && !begun.hashed {
+                return Err(s3_error!(InvalidDigest));
             }
             let is_last = part.part_number == named.last().and_then(|last| last.part_number);
             if !is_last && piece.len() < 5 << 20 {

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, EncodingType};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, EncodingType};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest as _, Sha256 as Hasher};
 
@@ -156,7 +156,9 @@ struct Begun {
 impl Begun {
     async fn begin(door: &Arc<Door>, key: &str, upload: &Upload) -> Result<Begun> {
         let request = door.client().await?.create_multipart_upload();
-        let request = send::describe(door, request.bucket(door.name()), key, upload);
+        let request = send::describe(door, request.bucket(door.name()), key, upload)
+            // A store that was not told so keeps no hash of a part, and refuses the one it is shown.
+            .checksum_algorithm(ChecksumAlgorithm::Sha256);
         let begun = timed(door.times.answer, request.send()).await?;
         let id = begun.upload_id.ok_or_else(|| {
             answer::corrupt("the store began an upload and does not say how it is called")
