@@ -273,13 +273,14 @@ fn follow(
     remotes
         .iter()
         .map(|remote| {
-            Feed::new(
+            let (feed, bell) = Feed::new(
                 remote.clone(),
                 overlay.index.clone(),
                 clock.clone(),
                 pace,
                 news.clone(),
-            )
+            );
+            (feed.asking_on_miss(config.ask_on_miss), bell)
         })
         .unzip()
 }

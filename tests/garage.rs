@@ -82,7 +82,11 @@ async fn conforms() {
         }),
     };
     let url = RemoteUrl::parse(&garage.url("suite/deep")).unwrap();
-    let remote = connect(&url, &credentials, &Options::default()).unwrap();
+    let options = Options {
+        upload: true,
+        ..Options::default()
+    };
+    let remote = connect(&url, &credentials, &options).unwrap();
     assert!(!remote.capabilities().await.unwrap().conditional_put);
     backend::conforms(remote).await;
 }
@@ -223,7 +227,7 @@ fn p12_what_is_removed_here_stays_there_unless_told_otherwise() {
 #[test]
 #[ignore = "needs Garage: make test-garage"]
 fn p14_many_objects_are_listed_read_and_then_cost_nothing() {
-    let files = setting("LARDER_GARAGE_FILES", 3_000);
+    let files = setting("LARDER_GARAGE_FILES", 1_000);
     let lab = Lab::new();
     let garage = started(&lab);
     let url = garage.url("fx");

@@ -61,6 +61,9 @@ pub struct Capabilities {
     pub page: Option<u32>,
 }
 
+/// Where the page stands in the bits.
+const PAGE_AT: u32 = 8;
+
 impl Capabilities {
     /// Whether it is an original FXCACHE server: no other but a bucket has what its listing lacks.
     pub fn is_original(self) -> bool {
@@ -70,6 +73,35 @@ impl Capabilities {
     /// Whether it is an S3 bucket: nobody else has listings that cost.
     pub fn is_bucket(self) -> bool {
         self.page.is_some()
+    }
+
+    /// As one number, so that they can be remembered.
+    pub fn to_bits(self) -> i64 {
+        let switches = [
+            self.put,
+            self.conditional_put,
+            self.delete,
+            self.changes,
+            self.listing,
+            self.probe,
+        ];
+        let low = switches.iter().rev();
+        let low = low.fold(0, |bits, switch| bits << 1 | i64::from(*switch));
+        low | i64::from(self.page.unwrap_or_default()) << PAGE_AT
+    }
+
+    /// What [`to_bits`](Capabilities::to_bits) made a number of.
+    pub fn from_bits(bits: i64) -> Capabilities {
+        let is_set = |n: u32| bits >> n & 1 == 1;
+        Capabilities {
+            put: is_set(0),
+            conditional_put: is_set(1),
+            delete: is_set(2),
+            changes: is_set(3),
+            listing: is_set(4),
+            probe: is_set(5),
+            page: u32::try_from(bits >> PAGE_AT).ok().filter(|page| *page > 0),
+        }
     }
 }
 
@@ -305,4 +337,19 @@ pub fn wrap(bare: Arc<dyn Backend>, options: &Options) -> Arc<dyn Backend> {
     let counted = Arc::new(count::Count::new(paced, options.metrics.clone()));
     let limited = Arc::new(limit::Limit::new(counted, options.requests));
     Arc::new(retry::Retry::new(limited, options.retry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_remote_can_do_is_remembered_bit_by_bit() {
+        for bits in 0..64 {
+            for page in [0, 1, 1000, i64::from(u32::MAX)] {
+                let number = bits | page << PAGE_AT;
+                assert_eq!(Capabilities::from_bits(number).to_bits(), number);
+            }
+        }
+    }
 }

@@ -8,32 +8,25 @@ use super::schema::sql;
 use super::writer::Writer;
 use crate::error::Result;
 
-/// How many objects one request of a listing of the remote called `url` names, where each costs.
-pub fn page(c: &rusqlite::Connection, url: &str) -> Result<Option<u32>> {
-    let found = remembered(c, &format!("page {url}"))?;
-    Ok(found.and_then(|n| u32::try_from(n).ok()))
-}
-
-fn remembered(c: &rusqlite::Connection, what: &str) -> Result<Option<i64>> {
+/// What the remote called `url` could do when it was last listed: bits that mean something to
+/// whoever had them remembered.
+pub fn capabilities(c: &rusqlite::Connection, url: &str) -> Result<Option<i64>> {
     let query = "SELECT value FROM meta WHERE key = ?1";
-    let found = node::rows(c, query, [what], |row| row.get::<_, i64>(0).map_err(sql))?;
+    let found = node::rows(c, query, [can(url)], |row| row.get(0).map_err(sql))?;
     Ok(found.first().copied())
 }
 
-impl Writer {
-    /// Remembers [`page`].
-    pub fn set_page(&mut self, url: &str, page: Option<u32>) -> Result<()> {
-        self.remember(&format!("page {url}"), page.map(i64::from))
-    }
+fn can(url: &str) -> String {
+    format!("can {url}")
+}
 
-    fn remember(&mut self, what: &str, value: Option<i64>) -> Result<()> {
-        match value {
-            Some(value) => self.run_sql(
-                "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)",
-                params![what, value],
-            )?,
-            None => self.run_sql("DELETE FROM meta WHERE key = ?1", [what])?,
-        };
+impl Writer {
+    /// Remembers [`capabilities`].
+    pub fn set_capabilities(&mut self, url: &str, bits: i64) -> Result<()> {
+        self.run_sql(
+            "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)",
+            params![can(url), bits],
+        )?;
         Ok(())
     }
 }

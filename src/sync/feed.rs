@@ -49,6 +49,10 @@ pub struct Feed {
     due: Instant,
     quiet: u32,
     broken: u32,
+    /// Whether the remote was asked in this life what it can do.
+    is_connected: bool,
+    /// Whether a bucket is to be asked for names that its listing lacks.
+    asks_on_miss: bool,
     news: OnNews,
     asked: mpsc::Receiver<oneshot::Sender<Result<()>>>,
 }
@@ -86,10 +90,18 @@ impl Feed {
             due: Instant::now(),
             quiet: 0,
             broken: 0,
+            is_connected: false,
+            asks_on_miss: false,
             news,
             asked,
         };
         (feed, Bell(bell))
+    }
+
+    /// The same for a bucket that is asked for names that its listing lacks.
+    pub fn asking_on_miss(mut self, asks: bool) -> Feed {
+        self.asks_on_miss = asks;
+        self
     }
 
     /// Runs until `stop`.
@@ -141,17 +153,27 @@ impl Feed {
     /// How long what the last life of the mount knew is good for, of a remote whose listing
     /// costs: such a remote is not asked for anything before.
     fn rest(&self) -> Duration {
-        let page = self.index.read(|c| habits::page(c, &self.remote.shown));
-        let (Ok(Some(page)), Ok(row)) = (page, self.facts()) else {
+        let can = self
+            .index
+            .read(|c| habits::capabilities(c, &self.remote.shown));
+        let (Ok(Some(can)), Ok(row)) = (can, self.facts()) else {
             return Duration::ZERO;
         };
-        let Some(listed_ms) = row.listed_ms else {
+        let can = Capabilities::from_bits(can);
+        // Whether names are asked for may be wanted otherwise now.
+        let is_wanted = can.listing && can.probe == self.asks_on_miss;
+        let (Some(page), Some(listed_ms), true) = (can.page, row.listed_ms, is_wanted) else {
             return Duration::ZERO;
         };
         let wait = self.pace.wait(of(&row, page), 0);
         // A clock that went back makes it no longer than one whole wait.
         let age = u64::try_from(self.clock.now_ms() - listed_ms);
-        wait.saturating_sub(age.map_or(Duration::ZERO, Duration::from_millis))
+        let rest = wait.saturating_sub(age.map_or(Duration::ZERO, Duration::from_millis));
+        if !rest.is_zero() {
+            self.remote.set_capabilities(can);
+            self.remote.set_listed_every(wait);
+        }
+        rest
     }
 
     fn failed(&self, error: &Error) {
@@ -246,9 +268,9 @@ impl Feed {
         self.due = Instant::now() + self.pace.wait(self.requests(page)?, 0);
         self.broken += 1;
         let news = self.list().await?;
-        let url = self.remote.shown.clone();
+        let (url, bits) = (self.remote.shown.clone(), can.to_bits());
         self.index
-            .edit_later(move |w| w.set_page(&url, Some(page)))
+            .edit_later(move |w| w.set_capabilities(&url, bits))
             .await?;
         self.broken = 0;
         self.quiet = match hurry || news {
@@ -288,13 +310,15 @@ impl Feed {
         Ok(Duration::ZERO)
     }
 
-    async fn connect(&self) -> Result<Capabilities> {
+    async fn connect(&mut self) -> Result<Capabilities> {
         if let Some(known) = self.remote.capabilities()
+            && self.is_connected
             && !self.remote.is_away()
         {
             return Ok(known);
         }
         let found = self.remote.backend.capabilities().await?;
+        self.is_connected = true;
         self.remote.set_capabilities(found);
         if self.remote.is_away() {
             tracing::info!(remote = %self.remote.shown, "the remote is back");

@@ -277,6 +277,8 @@ impl Suite {
     /// P5.
     async fn one_of_many_writers_wins(&self) {
         let key = p("race");
+        // Without conditions versions are compared before the write, and several may be in between.
+        let at_once = self.remote.capabilities().await.unwrap().conditional_put;
         for round in 0..4 {
             let now = self.remote.head(&key).await.unwrap();
             let only = now.map_or(Precondition::Absent, |meta| {
@@ -292,8 +294,12 @@ impl Suite {
             let won: Vec<_> = (outcomes.iter().zip(&bodies))
                 .filter(|(o, _)| o.is_ok())
                 .collect();
-            assert_eq!(won.len(), 1, "{outcomes:?}");
-            assert_eq!(self.get(&key, None).await, won[0].1.as_bytes());
+            assert!(
+                won.len() == 1 || !won.is_empty() && !at_once,
+                "{outcomes:?}"
+            );
+            let there = self.get(&key, None).await;
+            assert!(won.iter().any(|(_, body)| body.as_bytes() == there));
             for lost in outcomes.into_iter().filter(Result::is_err) {
                 assert_eq!(kind(lost), Some(Kind::Conflict));
             }

@@ -204,14 +204,18 @@ async fn p8_where_listings_cost_nothing_they_come_at_every_refresh() {
 async fn p14_a_restart_asks_for_nothing_while_the_last_listing_is_young() {
     let lab = Lab::new(Some(1000), HOUR, None).await;
     until("the listing is on record", || {
-        let page = lab.index.read(|c| habits::page(c, "s3://bucket"));
-        page.unwrap() == Some(1000)
+        let can = lab.index.read(|c| habits::capabilities(c, "s3://bucket"));
+        can.unwrap().is_some()
     })
     .await;
     let asked = |lab: &Lab| [Op::Capabilities, Op::List].map(|op| lab.memory.calls(op));
     let before = asked(&lab);
     let lab = lab.again(HOUR, None);
     assert!(lab.remote.is_listed() && lab.knows("a"));
+    until("what it can do is known", || {
+        lab.remote.pages() == Some(1000)
+    })
+    .await;
     // Somebody asks, and only then it is.
     tokio::task::yield_now().await;
     assert_eq!(asked(&lab), before);
