@@ -1,6 +1,7 @@
 //! Names that no listing has, or that no listing can tell: asked for at remotes where that
 //! makes sense, and the answers remembered for a while (promise P2).
 
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,6 +50,12 @@ impl Asked {
         let mut when = self.when.lock().unwrap_or_else(PoisonError::into_inner);
         when.clear();
     }
+}
+
+/// What the remote has under a name now, directories apart.
+pub(super) async fn head(remote: &Remote, key: &RelPath) -> Result<Found> {
+    let found = remote.backend.head(key).await?;
+    Ok(found.map_or(Found::Nothing, Found::Object))
 }
 
 impl Overlay {
@@ -111,14 +118,8 @@ impl Overlay {
         for remote in self.remotes.iter().filter(|r| r.probes()) {
             let known = self.index.read(|c| rows::replica(c, remote.id, key));
             let known = known.ok().flatten().map(|r| r.meta.version);
-            let asked = match remote.backend.find(key).await {
-                Ok(found) => self.correct(remote, key, known, found).await,
-                Err(error) => {
-                    remote.heard(&error);
-                    Err(error)
-                }
-            };
-            if let Err(error) = asked {
+            let asked = remote.backend.find(key);
+            if let Err(error) = self.take_answer(remote, key, known, asked).await {
                 tracing::debug!(%error, "a name could not be asked for");
                 all = false;
             }
@@ -128,21 +129,29 @@ impl Overlay {
         }
     }
 
-    async fn correct(
+    /// Waits for what a remote says of a name, and enters it unless what was known has changed
+    /// meanwhile. Returns whether there is such a file.
+    pub(super) async fn take_answer(
         &self,
         remote: &Remote,
         key: &RelPath,
         known: Option<Version>,
-        found: Found,
-    ) -> Result<()> {
+        asked: impl Future<Output = Result<Found>>,
+    ) -> Result<bool> {
+        let found = asked.await.inspect_err(|error| remote.heard(error))?;
+        let is_file = matches!(found, Found::Object(_));
         let (id, key, now) = (remote.id, key.clone(), self.clock.now_ns());
-        self.index
-            .edit_later(move |w| match found {
-                Found::Object(meta) => w.correct(id, &key, known.as_ref(), Some(meta), now),
-                Found::Nothing => w.correct(id, &key, known.as_ref(), None, now),
-                Found::Directory => w.guess_dir(&key, now),
-            })
-            .await
+        let is_nothing = known.is_none() && found == Found::Nothing;
+        if is_nothing {
+            // Most questions end so, and there is nothing to note.
+            return Ok(false);
+        }
+        let entered = self.index.edit_later(move |w| match found {
+            Found::Object(meta) => w.correct(id, &key, known.as_ref(), Some(meta), now),
+            Found::Nothing => w.correct(id, &key, known.as_ref(), None, now),
+            Found::Directory => w.guess_dir(&key, now),
+        });
+        entered.await.map(|()| is_file)
     }
 
     /// A remote that has the file said that it is gone, or another: what it has now is asked for
@@ -155,18 +164,10 @@ impl Overlay {
             let Some(remote) = self.remotes.get(replica.remote).filter(|r| !r.is_away()) else {
                 continue;
             };
-            let asked = match remote.backend.head(&replica.key).await {
-                Ok(found) => {
-                    let known = Some(replica.meta.version);
-                    let found = found.map_or(Found::Nothing, Found::Object);
-                    self.correct(remote, &replica.key, known, found).await
-                }
-                Err(error) => {
-                    remote.heard(&error);
-                    Err(error)
-                }
-            };
-            if let Err(error) = asked
+            let (key, known) = (replica.key, Some(replica.meta.version));
+            if let Err(error) = self
+                .take_answer(remote, &key, known, head(remote, &key))
+                .await
                 && error.kind() != Kind::Cancelled
             {
                 tracing::debug!(%error, "a file that changed could not be asked for");

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::elsewhere::head;
 use super::{Answer, Attr, FIRST_LISTING, Overlay};
 use crate::beneath::facts_of;
 use crate::config::Offline;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, NodeKind, node as rows};
-use crate::object::{Change, Object};
 use crate::path::Name;
 
 impl Overlay {
@@ -67,24 +67,13 @@ impl Overlay {
             .iter()
             .filter(|r| !r.is_listed() && !r.is_away())
         {
-            match remote.backend.head(&key).await {
-                Ok(Some(meta)) => {
-                    let (id, now) = (remote.id, self.clock.now_ns());
-                    let found = [Change::Put(Object {
-                        key: key.clone(),
-                        meta,
-                    })];
-                    let entered = self
-                        .index
-                        .edit_later(move |w| w.apply(id, &found, None, now))
-                        .await;
-                    if let Err(error) = entered {
-                        tracing::warn!(%error, "a file that a remote has could not be entered");
-                    }
-                    return;
-                }
-                Ok(None) => {}
-                Err(error) => remote.heard(&error),
+            match self
+                .take_answer(remote, &key, None, head(remote, &key))
+                .await
+            {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "a name could not be asked for"),
             }
         }
     }
