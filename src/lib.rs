@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod error;
 pub mod fs;
 pub mod index;
+pub mod legacy;
 pub mod metrics;
 pub mod object;
 pub mod overlay;

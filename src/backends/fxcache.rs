@@ -34,12 +34,11 @@ use super::pulse::{Pulse, alive};
 use super::url::{Place, RemoteUrl};
 use super::{Backend, Capabilities, Changes, Download, Found, Timeouts, Upload, body};
 use crate::error::{Error, Kind, Result};
+// The server serves its own index like any other file.
+use crate::legacy::NAME as INDEX;
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
 use crate::secret::Secret;
-
-/// The server's own index, which it serves like any other file.
-const INDEX: &str = ".fxcache_index.db";
 
 /// See the module. Cloning shares everything.
 #[derive(Clone)]

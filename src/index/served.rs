@@ -31,7 +31,8 @@ mod recent;
 mod tests;
 mod write;
 
-pub use legacy::{Hearsay, Legacy, NAME as LEGACY_NAME};
+pub use crate::legacy::NAME as LEGACY_NAME;
+pub use legacy::{Hearsay, Legacy};
 pub use read::Changed;
 use recent::Recent;
 use write::Writer;

@@ -1,23 +1,21 @@
 //! The index file of an original FXCACHE server: fetched like any other file, checked, read.
 //!
-//! It is somebody else's file, and perhaps one that was being written: it is opened for
-//! reading only, checked whole before it is believed, and every row is checked on its own.
-//! It lies in the system's directory for temporary files while it is used.
+//! It is perhaps one that was being written: [`legacy`](crate::legacy) checks it before it is
+//! believed, and every row is checked on its own. It lies in the system's directory for temporary
+//! files while it is used.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use reqwest::Response;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc;
 
 use super::answer;
 use crate::backends::body;
 use crate::backends::http::lost;
 use crate::error::{Error, Kind, Result};
+use crate::legacy::{LegacyIndex, Said};
 use crate::object::{Listed, Meta, Object, Version};
 use crate::path::RelPath;
 
@@ -30,14 +28,22 @@ fn corrupt(why: impl Into<String>) -> Error {
     Error::new(Kind::Corrupt, why)
 }
 
-fn unreadable(error: rusqlite::Error) -> Error {
-    corrupt(format!("the server's index cannot be read: {error}"))
+fn unusable(error: Error) -> Error {
+    match error.kind() {
+        Kind::Corrupt => corrupt(format!(
+            "the server's index cannot be used: {}",
+            error.message()
+        )),
+        _ => error,
+    }
 }
 
 /// One version of the index.
 pub(super) struct Foreign {
-    file: NamedTempFile,
+    index: LegacyIndex,
     tag: String,
+    /// Where it lies; it goes with this.
+    _file: TempPath,
 }
 
 impl Foreign {
@@ -59,9 +65,13 @@ impl Foreign {
             std::io::Write::write_all(file.as_file_mut(), &chunk?)?;
         }
         body::off_thread(move || {
-            let foreign = Foreign { file, tag };
-            foreign.check()?;
-            Ok(foreign)
+            let file = file.into_temp_path();
+            let index = LegacyIndex::open(&file).map_err(unusable)?;
+            Ok(Foreign {
+                index,
+                tag,
+                _file: file,
+            })
         })
         .await
     }
@@ -71,44 +81,6 @@ impl Foreign {
         &self.tag
     }
 
-    fn open(&self) -> Result<Connection> {
-        let mut uri = String::from("file:");
-        for byte in std::os::unix::ffi::OsStrExt::as_bytes(self.file.path().as_os_str()) {
-            let _ = write!(uri, "%{byte:02x}");
-        }
-        // As it is: without a look at a log or a lock beside it.
-        uri.push_str("?immutable=1&mode=ro");
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-            | OpenFlags::SQLITE_OPEN_URI
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(uri, flags).map_err(unreadable)?;
-        db.execute_batch(
-            "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -4096;",
-        )
-        .map_err(unreadable)?;
-        Ok(db)
-    }
-
-    fn check(&self) -> Result<()> {
-        let db = self.open()?;
-        let verdict: String = db
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(unreadable)?;
-        if verdict != "ok" {
-            return Err(corrupt(format!("the server's index is damaged: {verdict}")));
-        }
-        let table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'files'";
-        let found = db.query_row(table, [], |_| Ok(())).optional();
-        if found.map_err(unreadable)?.is_none() {
-            return Err(corrupt(
-                "the server's index is not one of an FXCACHE server",
-            ));
-        }
-        db.prepare("SELECT path, size, mtime FROM files")
-            .map_err(unreadable)?;
-        Ok(())
-    }
-
     /// Sends every row, as `correct` has it, in byte order of the paths.
     pub(super) fn list(
         &self,
@@ -116,19 +88,16 @@ impl Foreign {
         correct: impl Fn(Listed) -> Option<Listed>,
     ) -> Result<()> {
         let gone = |_| Error::new(Kind::Cancelled, "nobody takes the listing any more");
-        let db = self.open()?;
-        // The order that `memcmp` has, whatever the column says.
-        let query = "SELECT path, size, mtime FROM files ORDER BY CAST(path AS BLOB)";
-        let mut statement = db.prepare(query).map_err(unreadable)?;
-        let mut rows = statement.query([]).map_err(unreadable)?;
         let mut batch = Vec::with_capacity(BATCH);
-        while let Some(row) = rows.next().map_err(unreadable)? {
-            batch.extend(correct(listed(row)));
+        let all = self.index.rows(|path, said| {
+            batch.extend(correct(listed(path, said)));
             if batch.len() == BATCH {
                 let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
                 batches.blocking_send(full).map_err(gone)?;
             }
-        }
+            Ok(())
+        });
+        all.map_err(unusable)?;
         batches.blocking_send(batch).map_err(gone)
     }
 
@@ -137,10 +106,8 @@ impl Foreign {
         let Ok(name) = std::str::from_utf8(key.as_bytes()) else {
             return Ok(None);
         };
-        let db = self.open()?;
-        let query = "SELECT path, size, mtime FROM files WHERE path = ?1";
-        let found = db.query_row(query, [name], |row| Ok(listed(row)));
-        Ok(match found.optional().map_err(unreadable)? {
+        let said = self.index.get(name).map_err(unusable)?;
+        Ok(match said.map(|said| listed(key.as_bytes(), said)) {
             Some(Listed::Object(object)) => Some(object.meta.version),
             _ => None,
         })
@@ -148,12 +115,8 @@ impl Foreign {
 }
 
 /// One row, or why it cannot be a file here.
-fn listed(row: &Row<'_>) -> Listed {
-    let path = match row.get_ref(0) {
-        Ok(ValueRef::Text(path) | ValueRef::Blob(path)) => path,
-        _ => b"",
-    };
-    object(path, row).unwrap_or_else(|error| Listed::Refused {
+fn listed(path: &[u8], said: Said) -> Listed {
+    object(path, said).unwrap_or_else(|error| Listed::Refused {
         shown: String::from_utf8_lossy(path)
             .escape_debug()
             .take(300)
@@ -162,18 +125,14 @@ fn listed(row: &Row<'_>) -> Listed {
     })
 }
 
-fn object(path: &[u8], row: &Row<'_>) -> Result<Listed> {
+fn object(path: &[u8], said: Said) -> Result<Listed> {
     let key = RelPath::new(path)?;
     if key.is_root() {
         return Err(corrupt("the path is empty"));
     }
     super::asked(&key)?;
-    let size = row
-        .get::<_, i64>(1)
-        .ok()
-        .and_then(|n| u64::try_from(n).ok());
-    let mtime = row.get::<_, f64>(2).ok().and_then(answer::nanoseconds);
-    let (Some(size), Some(mtime_ns)) = (size, mtime) else {
+    let mtime = said.mtime.and_then(answer::nanoseconds);
+    let (Some(size), Some(mtime_ns)) = (said.size, mtime) else {
         return Err(corrupt("its length or time is none"));
     };
     Ok(Listed::Object(Object {

@@ -5,18 +5,9 @@
 //! damaged, or something else, is refused when it is opened.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::error::{Error, Kind, Result};
-
-/// Its name in the served directory.
-pub const NAME: &str = ".fxcache_index.db";
-
-/// What stays literal in a `file:` address.
-const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
+use crate::legacy::{LegacyIndex, NAME};
 
 /// What it says of one file.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,7 +19,7 @@ pub struct Hearsay {
 
 /// The file, open.
 pub struct Legacy {
-    db: Mutex<Connection>,
+    index: LegacyIndex,
     files: u64,
 }
 
@@ -38,14 +29,15 @@ impl Legacy {
         let path = root.join(NAME);
         match std::fs::symlink_metadata(&path) {
             Ok(facts) if facts.is_file() => {}
-            Ok(_) => return Err(refused("it is not a regular file")),
+            Ok(_) => {
+                let why = "it is not a regular file";
+                return Err(Error::new(Kind::Corrupt, why).about(NAME));
+            }
             Err(_) => return Ok(None),
         }
-        let db = connect(&path).map_err(|error| refused(&error.to_string()))?;
-        let files = check(&db).map_err(|error| refused(&error.to_string()))?;
-        let files = files.ok_or_else(|| refused("it has other tables"))?;
-        let db = Mutex::new(db);
-        Ok(Some(Legacy { db, files }))
+        let opened = LegacyIndex::open(&path).and_then(|index| Ok((index.files()?, index)));
+        let (files, index) = opened.map_err(|error| error.about(NAME))?;
+        Ok(Some(Legacy { index, files }))
     }
 
     /// What it says of `path`. Bytes that are no text are not in it, nor is a size below zero.
@@ -53,16 +45,9 @@ impl Legacy {
         let Ok(path) = std::str::from_utf8(path) else {
             return Ok(None);
         };
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
-        let found: Option<(i64, f64)> = db
-            .prepare_cached("SELECT size, mtime FROM files WHERE path = ?1")
-            .and_then(|mut ask| {
-                ask.query_row(params![path], |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()
-            })
-            .map_err(|error| refused(&error.to_string()))?;
-        Ok(found.and_then(|(size, mtime)| {
-            let size = u64::try_from(size).ok()?;
+        let said = self.index.get(path).map_err(|error| error.about(NAME))?;
+        Ok(said.and_then(|said| {
+            let (size, mtime) = (said.size?, said.mtime?);
             Some(Hearsay { size, mtime })
         }))
     }
@@ -73,51 +58,10 @@ impl Legacy {
     }
 }
 
-fn refused(why: &str) -> Error {
-    Error::new(Kind::Corrupt, why).about(NAME)
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let has_log = std::fs::symlink_metadata(&log).is_ok_and(|facts| facts.len() > 0);
-    // Without a log everything is in the file, and nothing need be written beside it.
-    let tail = if has_log { "" } else { "?immutable=1" };
-    let name = percent_encode(path.as_os_str().as_encoded_bytes(), LITERAL);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_URI;
-    let db = Connection::open_with_flags(format!("file:{name}{tail}"), flags)?;
-    db.busy_timeout(std::time::Duration::from_secs(2))?;
-    // Whoever made the file does not get to run anything in here.
-    db.pragma_update(None, "trusted_schema", false)?;
-    db.pragma_update(None, "cell_size_check", true)?;
-    Ok(db)
-}
-
-/// How many rows it has; none when it is another database.
-fn check(db: &Connection) -> rusqlite::Result<Option<u64>> {
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Err(rusqlite::Error::InvalidParameterName(verdict));
-    }
-    let fits: bool = db.query_row(
-        "SELECT count(*) = 3 AND max(part.name = 'path' AND part.pk = 1)
-         FROM pragma_table_info('files') AS part JOIN sqlite_schema AS made ON made.name = 'files'
-         WHERE made.type = 'table' AND part.name IN ('path', 'size', 'mtime')",
-        [],
-        |row| Ok(row.get::<_, Option<bool>>(0)?.unwrap_or(false)),
-    )?;
-    if !fits {
-        return Ok(None);
-    }
-    let files: i64 = db.query_row("SELECT count(*) FROM files", [], |row| row.get(0))?;
-    Ok(u64::try_from(files).ok())
-}
-
 #[cfg(test)]
 mod tests {
+    use rusqlite::Connection;
+
     use super::*;
 
     const TABLES: &str = "
