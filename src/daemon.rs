@@ -87,7 +87,7 @@ pub fn mount(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()>
         .store
         .clone()
         .unwrap_or_else(|| config.mountpoint.clone());
-    let (daemon, feeds) = build(config, &runtime, events.clone()).map_err(|error| {
+    let (daemon, feeds) = build(config, &store, &runtime, events.clone()).map_err(|error| {
         let why = match error.kind() {
             Kind::NoSpace => "the disk is full; make room on it, then mount again",
             _ => error.message(),
@@ -107,15 +107,15 @@ pub fn mount(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()>
 
 fn build(
     config: MountConfig,
+    at: &Path,
     runtime: &Runtime,
     events: SyncSender<Event>,
 ) -> Result<(Daemon, Vec<Feed>)> {
     let clock = Clock::System;
     let metrics = Arc::new(Metrics::default());
     let mountpoint = config.mountpoint.clone();
-    let at = config.store.clone().unwrap_or_else(|| mountpoint.clone());
-    outside_of_mounts(&at)?;
-    let dir = Dir::open_ambient(&at).about(at.display())?;
+    outside_of_mounts(at)?;
+    let dir = Dir::open_ambient(at).about(at.display())?;
     let beneath = |error: Error, part: &str| {
         let subject = at.join(error.subject().filter(|_| part.is_empty()).unwrap_or(part));
         Error::new(error.kind(), error.message()).about(subject.display())

@@ -1,5 +1,6 @@
 //! What is asked at the socket, done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +20,8 @@ const STUCK: Duration = Duration::from_secs(30);
 /// How long a remote that was away is looked for: to connect, and to answer.
 const LOOKING: Duration = Duration::from_secs(8);
 
+/// How long a remote may take for `larder sync`.
+const SYNCING: Duration = Duration::from_secs(60);
 /// How long it goes on with remotes that take no uploads: perhaps they do by now.
 const REFUSED: Duration = Duration::from_secs(3);
 
@@ -160,21 +163,14 @@ impl Daemon {
     }
 
     async fn sync(&self) -> Result<Answer> {
+        let answers = self.ring(SYNCING, |_| true).await;
+        let asked = answers.len();
         let mut failures = Vec::new();
-        let rung = self.bells.iter().map(|bell| {
-            let bell = bell.clone();
-            async move { tokio::time::timeout(Duration::from_secs(60), bell.ring()).await }
-        });
-        let answers = futures_util::future::join_all(rung).await;
-        for (remote, answer) in self.overlay.remotes.iter().zip(answers) {
-            let failed = match answer {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error,
-                Err(_) => Error::new(Kind::TimedOut, "no answer within a minute"),
-            };
-            failures.push(failed.about(&remote.shown).to_string());
+        for (remote, answer) in answers {
+            if let Err(error) = answer {
+                failures.push(error.about(&remote.shown).to_string());
+            }
         }
-        let asked = self.bells.len();
         let failed = failures.len() as u64;
         let text = format!(
             "{} of {asked} remotes are up to date",
@@ -188,22 +184,28 @@ impl Daemon {
         }))
     }
 
-    /// Has remotes that are away looked for now: one may just have come back.
-    async fn look_for_those_away(&self) {
-        let away = self.overlay.remotes.iter().zip(&self.bells);
-        let rung = away
-            .filter(|(remote, _)| remote.is_away())
-            .map(|(_, bell)| {
-                let bell = bell.clone();
-                async move { tokio::time::timeout(LOOKING, bell.ring()).await }
+    /// Has the facts of some remotes brought up to date, all at once and each within `limit`.
+    async fn ring(
+        &self,
+        limit: Duration,
+        which: impl Fn(&Remote) -> bool,
+    ) -> Vec<(&Arc<Remote>, Result<()>)> {
+        let chosen = self.overlay.remotes.iter().zip(&self.bells);
+        let rung = chosen
+            .filter(|(remote, _)| which(remote))
+            .map(|(remote, bell)| async move {
+                let answer = tokio::time::timeout(limit, bell.ring()).await;
+                let why = || format!("no answer within {} seconds", limit.as_secs());
+                let answer = answer.unwrap_or_else(|_| Err(Error::new(Kind::TimedOut, why())));
+                (remote, answer)
             });
-        // Whoever does not answer stays away.
-        futures_util::future::join_all(rung).await;
+        futures_util::future::join_all(rung).await
     }
 
     async fn flush(&self, wait: bool, progress: OnProgress<'_>) -> Result<Answer> {
         if wait {
-            self.look_for_those_away().await;
+            // One that is away may just have come back; whoever does not answer stays away.
+            self.ring(LOOKING, Remote::is_away).await;
         }
         self.overlay
             .index
