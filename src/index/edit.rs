@@ -302,6 +302,13 @@ impl Writer {
         self.touch_dir(node.parent, now_ns)
     }
 
+    fn child_ids(&self, dir: NodeId) -> Result<Vec<NodeId>> {
+        let query = "SELECT id FROM nodes WHERE parent = ?1";
+        node::rows(&self.c, query, [dir.0 as i64], |row| {
+            Ok(NodeId(row.get::<_, i64>(0).map_err(sql)? as u64))
+        })
+    }
+
     /// A directory that was made here is no more in the store's tree, and nothing in it. What
     /// remotes have in it keeps it; without that it was removed.
     pub fn dir_lost(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
@@ -325,10 +332,7 @@ impl Writer {
     pub fn give_way(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
         let (mut work, mut found) = (vec![id], Vec::new());
         while let Some(id) = work.pop() {
-            let query = "SELECT id FROM nodes WHERE parent = ?1";
-            work.extend(node::rows(&self.c, query, [id.0 as i64], |row| {
-                Ok(NodeId(row.get::<_, i64>(0).map_err(sql)? as u64))
-            })?);
+            work.extend(self.child_ids(id)?);
             found.push(id);
         }
         let top = self.need(id)?;
@@ -421,15 +425,7 @@ impl Writer {
                 continue;
             };
             match node.kind {
-                NodeKind::Dir => {
-                    let found = node::rows(
-                        &self.c,
-                        "SELECT id FROM nodes WHERE parent = ?1",
-                        [id.0 as i64],
-                        |row| row.get::<_, i64>(0).map_err(sql),
-                    )?;
-                    work.extend(found.into_iter().map(|n| NodeId(n as u64)));
-                }
+                NodeKind::Dir => work.extend(self.child_ids(id)?),
                 NodeKind::File => {
                     self.requeue_file(&node, propagate, local_only, now_ms)?;
                     files.push(id);
