@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::pulse::{Pulse, alive};
+use super::verdict::{missing, same, stale};
 use super::{Backend, Capabilities, Changes, Download, Timeouts, Upload, body};
 use crate::beneath::{Dir, Facts, FileKind, Mode, OFlags, facts_of};
 use crate::error::{Error, Kind, Result};
@@ -155,17 +156,11 @@ fn look(root: &Dir, key: &RelPath) -> Result<Option<Meta>> {
 fn open(root: &Dir, key: &RelPath) -> Result<(File, Meta)> {
     let file = root.open_file(key, OFlags::RDONLY, Mode::empty());
     let file = file.map_err(|error| match error.kind() {
-        Kind::IsADirectory | Kind::NotADirectory => {
-            Error::new(Kind::NotFound, "the remote has no such file").about(key)
-        }
+        Kind::IsADirectory | Kind::NotADirectory => missing().about(key),
         _ => error,
     })?;
     let meta = meta(&facts_of(&file)?)?;
     Ok((file, meta))
-}
-
-fn stale() -> Error {
-    Error::new(Kind::Stale, "the remote no longer has this version")
 }
 
 /// Whether the open file still is what it was when it was opened.
@@ -251,9 +246,7 @@ impl Backend for Directory {
         let wanted = key.clone();
         let opened = self.quick(move |root| open(root, &wanted)).await;
         let (file, meta) = opened.map_err(|error| error.about(key))?;
-        if version.is_some_and(|version| *version != meta.version) {
-            return Err(stale().about(key));
-        }
+        same(&meta, version).map_err(|error| error.about(key))?;
         let range = body::cut(range, meta.size);
         let opened = meta.version.clone();
         let check: body::Check = Arc::new(move |file| unchanged(file, &opened));

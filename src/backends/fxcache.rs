@@ -32,7 +32,7 @@ use self::truths::Truths;
 use super::http::{ask, client, credentials, lost};
 use super::pulse::{Pulse, alive};
 use super::url::{Place, RemoteUrl};
-use super::{Backend, Capabilities, Changes, Download, Found, Timeouts, Upload, body};
+use super::{Backend, Capabilities, Changes, Download, Found, Timeouts, Upload, body, verdict};
 use crate::error::{Error, Kind, Result};
 // The server serves its own index like any other file.
 use crate::legacy::NAME as INDEX;
@@ -207,9 +207,9 @@ impl Inner {
         range: Option<ByteRange>,
         version: Option<&Version>,
     ) -> Result<Download> {
-        let name = asked(key).map_err(|_| answer::missing())?;
+        let name = asked(key).map_err(|_| verdict::missing())?;
         if let Some(range) = range.clone().filter(ByteRange::is_empty) {
-            return self.nothing(key, range, version).await;
+            return verdict::nothing(self.head(key).await?, &range, version);
         }
         let mut request = self.request(Method::GET, "download", name);
         if let Some(range) = &range {
@@ -232,14 +232,16 @@ impl Inner {
                 let error = self.refused(response).await;
                 return match (error.kind(), range) {
                     // Beyond the end; the original says so with status 500.
-                    (Kind::Range, Some(range)) => self.nothing(key, range, version).await,
+                    (Kind::Range, Some(range)) => {
+                        verdict::nothing(self.head(key).await?, &range, version)
+                    }
                     _ => Err(error),
                 };
             }
         };
-        if version.is_some_and(|version| *version != meta.version) {
+        if let Err(error) = verdict::same(&meta, version) {
             self.learn(key, Some(&meta));
-            return Err(answer::stale());
+            return Err(error);
         }
         let is_fresh = answer::is_fresh(response.headers(), &meta);
         let chunks = response.bytes_stream().map(|chunk| chunk.map_err(lost));
@@ -284,31 +286,11 @@ impl Inner {
                         .await?
                         .is_none_or(|now| now.version != *version)
                 {
-                    return Err(answer::stale().about(key));
+                    return Err(verdict::stale().about(key));
                 }
                 Ok(Some((held, (this, whole, next))))
             }
         }))
-    }
-
-    /// An empty range: where it lies, and nothing else.
-    async fn nothing(
-        &self,
-        key: &RelPath,
-        range: ByteRange,
-        version: Option<&Version>,
-    ) -> Result<Download> {
-        let meta = self.head(key).await?.ok_or_else(answer::missing)?;
-        if version.is_some_and(|version| *version != meta.version) {
-            return Err(answer::stale());
-        }
-        let at = range.start.min(meta.size);
-        Ok(Download {
-            meta,
-            range: at..at,
-            body: Box::pin(stream::empty()),
-            is_proven: false,
-        })
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, only: Precondition) -> Result<Meta> {
@@ -324,7 +306,7 @@ impl Inner {
             Precondition::Matches(version) => now.is_some_and(|now| now.version == *version),
         };
         if !holds {
-            return Err(Error::new(Kind::Conflict, "the remote has another version"));
+            return Err(verdict::conflict());
         }
         self.send(name, &upload).await?;
         match self.head(key).await? {
@@ -333,7 +315,7 @@ impl Inner {
                 ..meta
             }),
             // Somebody else's came right behind it.
-            _ => Err(Error::new(Kind::Conflict, "the remote has another version")),
+            _ => Err(verdict::conflict()),
         }
     }
 

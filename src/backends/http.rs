@@ -16,7 +16,7 @@ mod tests;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use reqwest::header;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ use self::lines::Lines;
 use self::listing::{collect, delta};
 use super::pulse::{Pulse, alive};
 use super::url::{Place, RemoteUrl};
-use super::{Backend, Capabilities, Changes, Download, Timeouts, Upload, body};
+use super::{Backend, Capabilities, Changes, Download, Timeouts, Upload, body, verdict};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
@@ -98,26 +98,6 @@ impl Http {
         }
     }
 
-    /// An empty range, which HTTP cannot ask for: where it lies, and nothing else.
-    async fn get_nothing(
-        &self,
-        key: &RelPath,
-        range: ByteRange,
-        version: Option<&Version>,
-    ) -> Result<Download> {
-        let meta = self.head_now(key).await?.ok_or_else(answer::missing)?;
-        answer::same(&meta, version)?;
-        let at = range.start.min(meta.size);
-        let range = at..at;
-        let body = Box::pin(stream::empty());
-        Ok(Download {
-            meta,
-            range,
-            body,
-            is_proven: false,
-        })
-    }
-
     async fn get_now(
         &self,
         key: &RelPath,
@@ -127,7 +107,7 @@ impl Http {
         let mut request = self.file(Method::GET, key);
         match &range {
             Some(range) if range.is_empty() => {
-                return self.get_nothing(key, range.clone(), version).await;
+                return verdict::nothing(self.head_now(key).await?, range, version);
             }
             Some(range) => request = request.header(header::RANGE, range_header(range)),
             None => {}
@@ -141,11 +121,11 @@ impl Http {
             (StatusCode::PARTIAL_CONTENT, Some(range)) => answer::part(response.headers(), range)?,
             // Beyond the end: nothing of it, or all of an empty file.
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(range)) => {
-                return self.get_nothing(key, range, version).await;
+                return verdict::nothing(self.head_now(key).await?, &range, version);
             }
             _ => return Err(answer::refused(response, self.times.stall).await),
         };
-        answer::same(&meta, version)?;
+        verdict::same(&meta, version)?;
         let chunks = response.bytes_stream().map(|c| c.map_err(lost));
         Ok(Download {
             body: body::exactly(chunks, sent.end - sent.start, self.times.stall),
@@ -175,7 +155,7 @@ impl Http {
             .map_err(lost)?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED => answer::stored(response.headers(), &upload),
-            StatusCode::PRECONDITION_FAILED => Err(answer::conflict()),
+            StatusCode::PRECONDITION_FAILED => Err(verdict::conflict()),
             _ => Err(answer::refused(response, self.times.stall).await),
         }
     }
@@ -190,7 +170,7 @@ impl Http {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
             // Also what HTTP says of a version of something that is not there.
             StatusCode::PRECONDITION_FAILED => match self.head_now(key).await? {
-                Some(_) => Err(answer::conflict()),
+                Some(_) => Err(verdict::conflict()),
                 None => Ok(()),
             },
             _ => match answer::refused(response, self.times.stall).await {

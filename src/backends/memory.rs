@@ -20,6 +20,7 @@ use self::state::{State, sha256};
 use super::pulse::Pulse;
 #[cfg(test)]
 use super::rate::Pace;
+use super::verdict::{missing, same};
 use super::{Backend, Capabilities, Changes, Download, Upload, body};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Revision, Version};
@@ -279,12 +280,8 @@ impl Backend for Memory {
         version: Option<&Version>,
     ) -> Result<Download> {
         let fault = self.enter(Op::Get).await?;
-        let missing = || Error::new(Kind::NotFound, "the remote has no such file").about(key);
-        let (meta, bytes) = self.object(key).ok_or_else(missing)?;
-        if version.is_some_and(|version| *version != meta.version) {
-            let why = "the remote no longer has this version";
-            return Err(Error::new(Kind::Stale, why).about(key));
-        }
+        let (meta, bytes) = self.object(key).ok_or_else(|| missing().about(key))?;
+        same(&meta, version).map_err(|error| error.about(key))?;
         let range = body::cut(range, meta.size);
         let bytes = bytes.slice(range.start as usize..range.end as usize);
         let body = broken(bytes, fault.clone());

@@ -20,6 +20,7 @@ pub mod remote;
 pub mod retry;
 pub mod s3;
 pub mod url;
+mod verdict;
 
 use std::fs::File;
 use std::pin::Pin;

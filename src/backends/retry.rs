@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::verdict::conflict;
 use super::{Backend, Capabilities, Changes, Download, Found, Upload};
 use crate::clock::Chance;
 use crate::error::{Error, Kind, Result};
@@ -126,10 +127,7 @@ impl Retry {
         };
         match still {
             true => Ok(None),
-            false => {
-                let why = "the remote has another version";
-                Err(Error::new(Kind::Conflict, why).about(key))
-            }
+            false => Err(conflict().about(key)),
         }
     }
 }

@@ -10,6 +10,7 @@ use sha2::Digest;
 use super::{look, meta};
 use crate::backends::Upload;
 use crate::backends::pulse::Pulse;
+use crate::backends::verdict::conflict;
 use crate::beneath::{Dir, FileKind, Mode, OFlags, Onto, facts_of, set_times_of};
 use crate::clock::{Chance, Clock};
 use crate::error::{Error, Kind, Result};
@@ -69,10 +70,6 @@ pub(super) fn delete(
         above = parent.parent();
     }
     Ok(())
-}
-
-fn conflict() -> Error {
-    Error::new(Kind::Conflict, "the remote has another version")
 }
 
 fn check(root: &Dir, key: &RelPath, only: &Precondition) -> Result<()> {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::backends::body;
 use crate::backends::http::{content_range, small};
+use crate::backends::verdict::missing;
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Meta, Version};
 
@@ -25,14 +26,6 @@ const FRESH: Duration = Duration::from_secs(3);
 
 fn corrupt(why: &str) -> Error {
     Error::new(Kind::Corrupt, why)
-}
-
-pub(super) fn missing() -> Error {
-    Error::new(Kind::NotFound, "the remote has no such file")
-}
-
-pub(super) fn stale() -> Error {
-    Error::new(Kind::Stale, "the remote no longer has this version")
 }
 
 /// `GET /health`, as far as it tells servers apart.

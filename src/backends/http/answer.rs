@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::body;
 use super::failure::lost;
+use crate::backends::verdict::{missing, stale};
 use crate::backends::{Capabilities, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Meta, Revision, Version};
@@ -24,14 +25,6 @@ const TEXT_MAX: usize = 200;
 
 fn corrupt(why: impl Into<String>) -> Error {
     Error::new(Kind::Corrupt, why)
-}
-
-pub(super) fn missing() -> Error {
-    Error::new(Kind::NotFound, "the remote has no such file")
-}
-
-pub(super) fn conflict() -> Error {
-    Error::new(Kind::Conflict, "the remote has another version")
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str> {
@@ -125,18 +118,6 @@ pub(in crate::backends) fn content_range(text: &str) -> Option<(ByteRange, u64)>
     let (first, last, size): (u64, u64, u64) =
         (first.parse().ok()?, last.parse().ok()?, size.parse().ok()?);
     (first <= last && last < size).then(|| (first..last + 1, size))
-}
-
-/// Whether an answer is about the version asked for.
-pub(super) fn same(meta: &Meta, version: Option<&Version>) -> Result<()> {
-    match version {
-        Some(version) if *version != meta.version => Err(stale()),
-        _ => Ok(()),
-    }
-}
-
-fn stale() -> Error {
-    Error::new(Kind::Stale, "the remote no longer has this version")
 }
 
 /// The answer to an upload that was taken.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sha2::Digest;
 
 use super::{Fault, Op};
+use crate::backends::verdict::conflict;
 use crate::backends::{Capabilities, Changes};
 use crate::error::{Error, Kind, Result};
 use crate::object::{
@@ -104,7 +105,7 @@ impl State {
         };
         match holds {
             true => Ok(()),
-            false => Err(Error::new(Kind::Conflict, "the remote has another version").about(key)),
+            false => Err(conflict().about(key)),
         }
     }
 
