@@ -15,7 +15,7 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::many::{copy, count, fxcache, same, setting, timed, wait_until};
+use common::many::{copy, count, fxcache, mount_all, same, setting, timed, wait_until};
 use common::{Lab, Mount, get};
 use serde_json::Value;
 
@@ -45,13 +45,7 @@ fn p14_many_files_are_listed_copied_and_then_cost_nothing() {
         server
     });
     let flags = ["--remote", &server.url, "--min-free", "0B"];
-    let (mount, _) = timed("first mount and its listing", || {
-        let mount = lab.mount("mnt", &flags);
-        wait_until("all files are listed", || {
-            mount.status()["known"]["files"] == files
-        });
-        mount
-    });
+    let mount = mount_all(&lab, &flags, files);
     let at = mount.unmount();
 
     let (mount, took) = timed("second mount until it answers", || {

@@ -1,9 +1,8 @@
 //! Mountpoints and stores that cannot be used.
 
 use std::fs;
-use std::process::Command;
 
-use crate::common::{Lab, Mount, bytes, eventually, is_mounted, put};
+use crate::common::{Lab, Mount, bytes, eventually, is_mounted, put, signal};
 use crate::disk::Disk;
 use crate::{complaint, ends};
 
@@ -81,8 +80,7 @@ fn p7_a_dead_mount_is_detached_and_mounted_over() {
     // The guard first, so that nobody cleans up.
     let guard = guard_of(&mount);
     for pid in [guard, pid] {
-        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
-        assert!(killed.unwrap().success());
+        assert!(signal(pid, "-9"));
     }
     eventually("the mount is dead", || {
         fs::metadata(&mount.at).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::bytes;
+use super::{Lab, Mount, bytes};
 
 pub fn setting(name: &str, default: usize) -> usize {
     let set = std::env::var(name).ok();
@@ -37,6 +37,18 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A mount at `mnt` of a server with so many files, listed.
+pub fn mount_all<'a>(lab: &'a Lab, flags: &[&str], files: usize) -> Mount<'a> {
+    let (mount, _) = timed("first mount and its listing", || {
+        let mount = lab.mount("mnt", flags);
+        wait_until("all files are listed", || {
+            mount.status()["known"]["files"] == files
+        });
+        mount
+    });
+    mount
 }
 
 /// Files in the shapes that an FXCACHE has.

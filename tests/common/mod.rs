@@ -235,13 +235,7 @@ impl Server {
     /// Stops or continues it: a server that accepts and never answers.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(self::signal(&pid, signal));
         // The first thread that gets it stops the others; on a busy machine that is not at once.
         let stopped = |task: &Path| {
             let text = fs::read_to_string(task.join("status")).unwrap_or_default();
@@ -352,13 +346,7 @@ impl Mount<'_> {
     /// Kills the daemon at this instant, and waits until the guard has taken the dead mount away.
     pub fn kill(self) -> PathBuf {
         let pid = self.pid().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-9", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(signal(&pid, "-9"));
         eventually("the dead mount is detached", || !is_mounted(&self.at));
         self.at.clone()
     }
@@ -374,6 +362,14 @@ impl Drop for Mount<'_> {
             let _ = Command::new("umount").arg("-l").arg(&self.at).output();
         }
     }
+}
+
+/// Sends a signal, such as `-9`, to a process, or to the group of that number with a minus before
+/// it. Returns whether there was one.
+pub fn signal(pid: impl std::fmt::Display, signal: &str) -> bool {
+    let pid = pid.to_string();
+    let sent = Command::new("kill").args([signal, "--", &pid]).status();
+    sent.unwrap().success()
 }
 
 /// Whether something is mounted at `at`; the mount itself is not touched.

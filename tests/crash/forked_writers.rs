@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use super::common::{Lab, Mount, Server, bytes, eventually, put};
+use super::common::{Lab, Mount, Server, bytes, eventually, put, signal};
 
 /// Opens a file, writes half of it, has a child close what it inherited, and waits. The
 /// second argument says how the child comes about, the third how the file is opened.
@@ -113,8 +113,7 @@ impl Family {
 impl Drop for Family {
     fn drop(&mut self) {
         // `setsid` made a session, and so a group, that goes by the number of the first.
-        let group = format!("-{}", self.first.id());
-        let _ = Command::new("kill").args(["-9", "--", &group]).status();
+        signal(format!("-{}", self.first.id()), "-9");
         let _ = self.first.wait();
     }
 }
@@ -272,13 +271,7 @@ import time; time.sleep(100)
     let daemon = mount(&lab, &args, &[]);
     let mut family = Family::start(POOL, &[], &daemon.path("old.bin"));
     let pid = family.said.split_whitespace().nth(1).unwrap().to_owned();
-    assert!(
-        Command::new("kill")
-            .args(["-9", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(signal(&pid, "-9"));
     family.first.wait().unwrap();
     eventually("the orphan is reported", || {
         daemon.status()["orphans"].as_array().unwrap().len() == 1
@@ -303,7 +296,7 @@ import time; time.sleep(100)
 ";
     let mut family = Family::start(HEIR, &[], &daemon.path("old.bin"));
     let pid = family.said.split_whitespace().nth(1).unwrap().to_owned();
-    Command::new("kill").args(["-9", &pid]).status().unwrap();
+    signal(&pid, "-9");
     family.first.wait().unwrap();
     let whole = [[b'a'; 1000], [b'b'; 1000]].concat();
     eventually("it goes up", || {

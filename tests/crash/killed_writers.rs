@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 
-use super::common::{Lab, Mount, Server, bytes, eventually, put};
+use super::common::{self, Lab, Mount, Server, bytes, eventually, put};
 
 /// 50 MB, of which a killed writer gets about half done.
 const WHOLE: usize = 50_000_000;
@@ -74,13 +74,7 @@ impl Scene<'_> {
         // Before the kill others see the old version only.
         assert_eq!(fs::read(self.other.path(name)).ok().as_deref(), content);
         let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(common::signal(&pid, signal));
         assert!(child.wait().unwrap().signal().is_some());
         eventually("the orphan is reported", || self.orphans() == orphans + 1);
         self.nobody_sees_half(name, content);
@@ -206,13 +200,7 @@ fn p4_a_redirection_that_came_to_nothing_replaces_nothing() {
             fs::read_to_string(format!("/proc/{}/comm", child.trim()))
                 .is_ok_and(|c| c.trim() == "sleep")
         });
-        assert!(
-            Command::new("kill")
-                .args(["-9", child.trim()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(common::signal(child.trim(), "-9"));
         shell.wait().unwrap();
         scene.mount.flush();
         scene.nobody_sees_half("old.bin", Some(&bytes(1, 5000)));
@@ -233,7 +221,7 @@ fn p4_a_redirection_that_came_to_nothing_replaces_nothing() {
     mount.kill();
     let children = fs::read_to_string(format!("/proc/{}/task/{0}/children", shell.id())).unwrap();
     for child in children.split_whitespace() {
-        let _ = Command::new("kill").args(["-9", child]).status();
+        common::signal(child, "-9");
     }
     shell.wait().unwrap();
     let mount = lab.mount("mnt", &args);

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
-use super::common::{Lab, bytes, eventually, is_mounted, put};
+use super::common::{Lab, bytes, eventually, is_mounted, put, signal};
 use super::held::Held;
 use super::ledger::{Ledger, close, write};
 
@@ -107,10 +107,7 @@ fn p3_killed_at_random_while_many_write() {
                 });
             }
             std::thread::sleep(after);
-            let killed = std::process::Command::new("kill")
-                .args(["-9", &pid])
-                .status();
-            assert!(killed.unwrap().success());
+            assert!(signal(&pid, "-9"));
         });
         eventually("the dead mount is detached", || !is_mounted(&at));
         let mount = lab.mount("mnt", &args);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::common::Lab;
-use super::common::many::{copy, count, fxcache, same, setting, timed, wait_until};
+use super::common::many::{copy, count, fxcache, mount_all, same, setting, timed, wait_until};
 use super::original::Original;
 
 #[test]
@@ -18,13 +18,7 @@ fn p14_all_its_files_are_copied_and_then_it_is_not_needed() {
         server
     });
     let flags = ["--remote", &server.url, "--min-free", "0B"];
-    let (mount, _) = timed("first mount and its listing", || {
-        let mount = lab.mount("mnt", &flags);
-        wait_until("all files are listed", || {
-            mount.status()["known"]["files"] == files
-        });
-        mount
-    });
+    let mount = mount_all(&lab, &flags, files);
     let (found, _) = timed("find -type f", || count(&mount.at));
     assert_eq!(found, files);
     let (first, second) = (lab.path("first"), lab.path("second"));
