@@ -692,6 +692,8 @@ async fn p9_a_look_for_what_a_sidecar_waits_for_is_bounded_and_goes_on() {
         lab.commit.index.edit(move |w| w.create(&new, 1)).unwrap();
     }
     lab.write("d/a", b"data");
+    lab.memory(0).script(Op::Put, 1, Fault::Fail(Kind::Denied));
+    lab.upload_until(|lab| lab.waiting()[0].attempts == 1).await;
     let (many, far) = (lab.node("many").id, Clock::System.now_ms() + 3_600_000);
     lab.commit
         .index
@@ -713,7 +715,6 @@ async fn p9_a_look_for_what_a_sidecar_waits_for_is_bounded_and_goes_on() {
     // The row that holds the one up is behind all of these, and none holds up the other.
     lab.write("d/manifest.json", b"speaks of a");
     lab.write("e/manifest.json", b"speaks of nothing");
-    lab.memory(0).script(Op::Put, 1, Fault::Fail(Kind::Denied));
     lab.upload_until(|lab| {
         let by = lab.uploads.held_up().unwrap().1.and_then(|h| h.by);
         by == Some(key("d/a")) && lab.memory(0).object(&key("e/manifest.json")).is_some()
