@@ -15,7 +15,11 @@ need() { # command package
 need cc build-essential
 need fusermount3 fuse3
 case "${1:-}" in
-  test | page) need curl curl ;;
+  test | page)
+    need curl curl
+    need git git
+    need rsync rsync
+    ;;
 esac
 if [ "${1:-}" = page ] && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
   need chromium chromium
