@@ -19,7 +19,7 @@ mod garage;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::many::{copy, count, fxcache, same, setting, timed, wait_until};
 use common::{Lab, Mount, bytes, eventually, put};
@@ -109,6 +109,7 @@ fn p13_what_one_mount_writes_the_other_reads_as_it_was() {
         age(&a.path(name), n as u64);
     }
     a.flush();
+    let sent = Instant::now();
     let status = a.status();
     let can = status["remotes"][0]["capabilities"].as_array().unwrap();
     assert!(!can.iter().any(|c| c == "conditional-put"), "{status}");
@@ -121,7 +122,10 @@ fn p13_what_one_mount_writes_the_other_reads_as_it_was() {
         assert!(fs::read(b.path(name)).unwrap() == bytes(n as u64, *size));
         assert_eq!(time(&b.path(name)), time(&a.path(name)), "{name}");
     }
-    // Another time alone travels too, and brings no bytes.
+    // Another time alone travels too, and brings no bytes. Stores tell arrivals to the second.
+    eventually("a second has passed since the last arrival", || {
+        sent.elapsed() > Duration::from_millis(1100)
+    });
     age(&a.path("d/e/large.bin"), 99);
     a.flush();
     let before = b.status()["counts"]["bytes_down"].clone();

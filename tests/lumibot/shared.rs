@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::common::{Lab, bytes, eventually, put};
 use super::{SPY, boto3, cached, gets, key, mounted, program, store, tables};
@@ -70,6 +71,12 @@ fn p13_a_time_that_says_how_fresh_a_file_is_travels() {
         (facts.mtime(), facts.mtime_nsec())
     };
     for when in ["yesterday 12:34:56.789012345", "2 days ago 01:02:03.5"] {
+        // Stores tell to the second when something arrived.
+        eventually("a second has passed since the last arrival", || {
+            let last = store.object(&key(name)).unwrap().modified;
+            last.elapsed()
+                .is_ok_and(|age| age > Duration::from_millis(1100))
+        });
         let then = touch(when);
         a.flush();
         b.sync();
