@@ -30,7 +30,7 @@ use crate::crash;
 use crate::error::{About as _, Error, Kind, Result};
 use crate::fs;
 use crate::fs::mounts::How;
-use crate::index::{EVENTS, Event, Index, remote as facts};
+use crate::index::{EVENTS, Event, Index, habits};
 use crate::metrics::Metrics;
 use crate::overlay::{Overlay, Parts, Settings};
 use crate::store::{Limits, Store};
@@ -234,7 +234,7 @@ fn remotes(
 
 /// What was found out about a remote's conditional writes, and where it is remembered.
 fn conditions(index: &Arc<Index>, shown: &str) -> Result<Conditions> {
-    let known = index.read(|c| facts::heeds_conditions(c, shown))?;
+    let known = index.read(|c| habits::heeds_conditions(c, shown))?;
     let (index, shown) = (index.clone(), shown.to_owned());
     let learned = Arc::new(move |heeds| {
         let (index, shown) = (index.clone(), shown.clone());

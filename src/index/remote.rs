@@ -58,29 +58,7 @@ pub fn remotes(c: &rusqlite::Connection) -> Result<Vec<RemoteRow>> {
     })
 }
 
-/// Whether the remote called `url` heeds the conditions of writes, if that was tried.
-pub fn heeds_conditions(c: &rusqlite::Connection, url: &str) -> Result<Option<bool>> {
-    let query = "SELECT value FROM meta WHERE key = ?1";
-    let found = node::rows(c, query, [heeds(url)], |row| {
-        Ok(row.get::<_, i64>(0).map_err(sql)? != 0)
-    })?;
-    Ok(found.first().copied())
-}
-
-fn heeds(url: &str) -> String {
-    format!("heeds_conditions {url}")
-}
-
 impl Writer {
-    /// Remembers whether the remote called `url` heeds the conditions of writes.
-    pub fn set_heeds_conditions(&mut self, url: &str, is_heeded: bool) -> Result<()> {
-        self.run_sql(
-            "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)",
-            params![heeds(url), i64::from(is_heeded)],
-        )?;
-        Ok(())
-    }
-
     /// Says which remotes the mount has, in order. Remotes it had before and has no more are
     /// parked: their rows stay until [`forget_some`](Writer::forget_some) took them.
     pub fn set_remotes(&mut self, wanted: &[(String, bool)]) -> Result<Vec<RemoteRow>> {

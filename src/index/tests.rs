@@ -940,7 +940,7 @@ fn p3_generations_and_ids_go_on_after_a_restart() {
 fn p5_what_a_remote_makes_of_conditions_is_remembered() {
     let lab = Lab::new(&[true]);
     let known = |lab: &Lab, url: &'static str| {
-        let read = lab.index.read(|c| remote::heeds_conditions(c, url));
+        let read = lab.index.read(|c| habits::heeds_conditions(c, url));
         read.unwrap()
     };
     assert_eq!(known(&lab, "s3://a"), None);
