@@ -80,10 +80,12 @@ impl Overlay {
 
     /// The names of the attributes that are stored.
     pub fn xattrs(&self, id: NodeId) -> Result<Vec<Vec<u8>>> {
+        // Asked before the row is read: a session that ends in between has its row by then.
+        let written = self.being_written(id);
         let Some(node) = self.index.node(id)? else {
             return Ok(Vec::new());
         };
-        let mut names = if let Some(file) = self.being_written(id) {
+        let mut names = if let Some(file) = written {
             xattrs_of(&file)?
         } else if node.held != Held::None && node.kind != NodeKind::Symlink {
             let _paths = self.commit.paths_stay();

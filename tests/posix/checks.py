@@ -502,6 +502,13 @@ def extended(mnt, ref):
     same(os.getxattr(f"{mnt}/written", "user.early"), b"yes")
     refused(errno.ENODATA, os.getxattr, f"{mnt}/written", "user.gone")
     same(slurp(f"{mnt}/written"), b"something")
+    # Between the close and the file's way to its name, too.
+    for n in range(500):
+        path = f"{mnt}/again{n % 10}"
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.setxattr(fd, "user.mine", b"kept")
+        os.close(fd)
+        same(os.listxattr(path), ["user.mine"], f"round {n}")
     os.mkdir(f"{mnt}/directory")
     os.setxattr(f"{mnt}/directory", "user.colour", b"blue")
     same(os.getxattr(f"{mnt}/directory", "user.colour"), b"blue")
