@@ -200,7 +200,7 @@ impl Dir {
     /// Sets owner and group, as far as given.
     pub fn set_owner(&self, path: &RelPath, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        self.at(path, |dir, name| {
+        self.at_or_itself(path, |dir, name| {
             sys::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
         })
     }
@@ -208,7 +208,7 @@ impl Dir {
     /// Sets the times, as far as given, in nanoseconds since 1970.
     pub fn set_times(&self, path: &RelPath, atime: Option<i64>, mtime: Option<i64>) -> Result<()> {
         let times = timestamps(atime, mtime);
-        self.at(path, |dir, name| {
+        self.at_or_itself(path, |dir, name| {
             sys::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
         })
     }
@@ -268,6 +268,18 @@ impl Dir {
         retry(|| call(place.dir.as_fd(), place.name))
             .map_err(said)
             .about(path)
+    }
+
+    /// The same for calls that can be done to this directory itself, too.
+    fn at_or_itself<T>(
+        &self,
+        path: &RelPath,
+        call: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        match path.is_root() {
+            true => retry(|| call(self.0.as_fd(), b".")).map_err(said),
+            false => self.at(path, call),
+        }
     }
 }
 

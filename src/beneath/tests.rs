@@ -181,6 +181,11 @@ fn modes_and_owners() {
     assert_eq!(dir.facts().unwrap().mode, 0o750);
     let facts = dir.stat(&p("d/f")).unwrap();
     dir.set_owner(&p("d/f"), Some(facts.uid), None).unwrap();
+    // The directory itself has both, too.
+    dir.set_owner(&RelPath::root(), Some(facts.uid), None)
+        .unwrap();
+    dir.set_times(&RelPath::root(), None, Some(5)).unwrap();
+    assert_eq!(dir.facts().unwrap().mtime_ns, 5);
     assert_eq!(dir.stat(&p("d/f")).unwrap().gid, facts.gid);
 }
 

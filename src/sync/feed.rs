@@ -44,9 +44,9 @@ pub struct Feed {
     clock: Clock,
     chance: Chance,
     pace: Pace,
-    /// Of a remote whose listing costs: when the next one may be taken, how many in a row found
+    /// Of a remote whose listing costs: when one was last taken, how many in a row found
     /// nothing new, and how many broke off.
-    due: Instant,
+    last: Option<Instant>,
     quiet: u32,
     broken: u32,
     /// Whether the remote was asked in this life what it can do.
@@ -87,7 +87,7 @@ impl Feed {
             clock,
             chance: Chance::from_system(),
             pace,
-            due: Instant::now(),
+            last: None,
             quiet: 0,
             broken: 0,
             is_connected: false,
@@ -259,13 +259,13 @@ impl Feed {
             };
             return Ok(wait);
         };
-        let early = self.due.saturating_duration_since(Instant::now());
+        let early = self.early(page)?;
         let is_first = !self.remote.is_listed() && self.broken < FIRST_TRIES;
         if !early.is_zero() && !hurry && !is_first {
             return Ok(early);
         }
         // One that breaks off may cost as much as a whole one.
-        self.due = Instant::now() + self.pace.wait(self.requests(page)?, 0);
+        self.last = Some(Instant::now());
         self.broken += 1;
         let news = self.list().await?;
         let (url, bits) = (self.remote.shown.clone(), can.to_bits());
@@ -277,10 +277,19 @@ impl Feed {
             true => 0,
             false => self.quiet.saturating_add(1),
         };
-        let wait = self.pace.wait(self.requests(page)?, self.quiet);
+        self.last = Some(Instant::now());
+        self.early(page)
+    }
+
+    /// How long the remote is not to be listed again, as large as it has become since.
+    fn early(&self, page: u32) -> Result<Duration> {
+        let Some(last) = self.last else {
+            return Ok(Duration::ZERO);
+        };
+        let quiet = if self.broken > 0 { 0 } else { self.quiet };
+        let wait = self.pace.wait(self.requests(page)?, quiet);
         self.remote.set_listed_every(wait);
-        self.due = Instant::now() + wait;
-        Ok(wait)
+        Ok(wait.saturating_sub(last.elapsed()))
     }
 
     fn requests(&self, page: u32) -> Result<u64> {

@@ -7,6 +7,7 @@ use super::*;
 use crate::backends::Backend as _;
 use crate::backends::memory::{Fault, Memory, Op};
 use crate::index::{EVENTS, node};
+use crate::object::Object;
 use crate::path::RelPath;
 
 struct Lab {
@@ -160,6 +161,34 @@ async fn p8_a_budget_makes_listings_rare_and_asking_lists_at_once() {
     lab.bell.ring().await.unwrap();
     assert_eq!(lab.listings(), 3);
     assert_eq!(lab.remote.listed_every(), Some(HOUR * 24));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_what_grows_between_listings_is_listed_as_rarely_as_it_costs_by_then() {
+    let least = Duration::from_secs(4);
+    let lab = Lab::new(Some(1), Duration::from_millis(1), Some(86_400 / 4)).await;
+    until("the pace is known", || lab.remote.listed_every().is_some()).await;
+    assert_eq!(lab.remote.listed_every(), Some(least));
+    let (id, meta) = (lab.remote.id, lab.memory.head(&key("a")).await.unwrap());
+    let meta = meta.unwrap();
+    let sent = (1..100).map(|n| {
+        let key = key(&format!("sent {n}"));
+        Change::Put(Object {
+            key,
+            meta: meta.clone(),
+        })
+    });
+    let sent: Vec<_> = sent.collect();
+    let applied = lab
+        .index
+        .edit(move |w| w.apply(id, &sent, None, 0))
+        .unwrap();
+    assert_eq!(applied.changed, 99);
+    until("the pace is that of a hundred", || {
+        lab.remote.listed_every() == Some(least * 100)
+    })
+    .await;
+    assert_eq!(lab.listings(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
