@@ -48,12 +48,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of partial downloads that are kept over a restart.
 const KEPT_PARTIALS: u64 = 8 << 30;
 
-/// Takes a mount away whether it is in use or not; for the guard of a dead daemon.
-pub fn detach(mountpoint: &Path) -> Result<()> {
-    fs::mounts::abort(mountpoint);
-    let still = mounts()?.iter().any(|m| m.mountpoint == mountpoint);
-    match still {
-        true => fs::mounts::unmount(mountpoint, How::Lazily),
+/// Takes a mount away whether it is in use or not; for the guard of a dead daemon. One that was
+/// made in its place meanwhile is left alone.
+pub fn detach(mount: &MountEntry) -> Result<()> {
+    fs::mounts::abort(mount);
+    match mounts()?.contains(mount) {
+        true => fs::mounts::unmount(&mount.mountpoint, How::Lazily),
         false => Ok(()),
     }
 }

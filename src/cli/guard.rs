@@ -46,8 +46,8 @@ impl Guard {
         let still = |entry: &daemon::MountEntry| {
             entry.mountpoint == self.mountpoint && entry.source == self.source
         };
-        if daemon::mounts()?.iter().any(still) {
-            daemon::detach(&self.mountpoint)?;
+        if let Some(mount) = daemon::mounts()?.iter().find(|m| still(m)) {
+            daemon::detach(mount)?;
         }
         Ok(Outcome::Done)
     }

@@ -142,10 +142,13 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<()> {
 
 /// Cuts a mount off from a daemon that was killed but cannot end, because one of its threads is
 /// in the kernel, waiting for an answer that nobody will give: every request then fails.
-pub fn abort(mountpoint: &Path) {
+pub fn abort(mount: &MountEntry) {
     use rustix::mount::{UnmountFlags, unmount};
     // For root; it cuts off even where it cannot unmount.
-    let _ = unmount(mountpoint, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+    let _ = unmount(
+        &mount.mountpoint,
+        UnmountFlags::FORCE | UnmountFlags::NOFOLLOW,
+    );
     // For the owner, where fusectl is mounted. The connection is named by the device's minor number.
     let Ok(text) = std::fs::read("/proc/self/mountinfo") else {
         return;
@@ -154,7 +157,7 @@ pub fn abort(mountpoint: &Path) {
         let device = line.split(|b| *b == b' ').nth(2);
         let minor = device.and_then(|d| std::str::from_utf8(d).ok()?.split_once(':'));
         if let (Some(found), Some((_, minor))) = (entry(line), minor)
-            && found.mountpoint == mountpoint
+            && found == *mount
         {
             let _ = std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), b"1");
         }
