@@ -30,7 +30,8 @@ use fuser::{
 use crate::beneath::XattrSet;
 use crate::index::{NodeId, NodeKind};
 use crate::overlay::read::Access;
-use crate::overlay::tree::{Changes, RenameMode};
+use crate::overlay::rename::RenameMode;
+use crate::overlay::tree::Changes;
 use crate::overlay::{Answer, Attr, Caller, Opened, Overlay};
 
 use attr::{dot_attr, requested_time};

@@ -9,6 +9,8 @@
 
 mod common;
 
+#[path = "crash/cut_short.rs"]
+mod cut_short;
 #[path = "crash/forked_writers.rs"]
 mod forked_writers;
 #[path = "crash/held.rs"]

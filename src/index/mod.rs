@@ -11,6 +11,7 @@ mod follow;
 pub mod habits;
 pub mod holding;
 pub mod learn;
+pub mod moving;
 pub mod node;
 pub mod outbox;
 pub mod place;
@@ -43,6 +44,7 @@ use crate::path::RelPath;
 
 pub use edit::{Attrs, NewNode};
 pub use holding::{ConflictRow, Doomed, StagedRow, Totals};
+pub use moving::Move;
 pub use node::{Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, Seen, Writing, same_bytes};
 pub use outbox::{Operation, OutboxRow, OutboxTotals, Sent};
 pub use remote::{Applied, RemoteRow};

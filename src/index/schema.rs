@@ -9,7 +9,7 @@ use super::vfs;
 use crate::error::{About, Error, Kind, Result};
 
 /// The layout this build reads and writes; `PRAGMA user_version` of the file.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// Broken indexes that are kept.
 const KEPT_ASIDE: usize = 3;
@@ -33,6 +33,7 @@ const KEPT_ASIDE: usize = 3;
 /// - `attempts`: hashes of what was sent and not answered, for it may be there all the same:
 ///   then it is no other's version. `propagate`: it was deleted here since, and is to go there too.
 /// - `staged`: files being written; `closed` once a `close()` returned.
+/// - `moving`: renames whose tree may have changed and whose rows have not yet.
 /// - `doomed`: stored files whose row is gone; removed from the tree if they are still the same.
 const TABLES: &str = "
 CREATE TABLE nodes(
@@ -85,6 +86,12 @@ INSERT INTO totals VALUES ('files',0),('bytes',0),('held_files',0),('held_bytes'
 INSERT INTO meta VALUES ('generation', 1);
 INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, held)
   VALUES (1, 0, x'', 1, 0, 0, 0, 493, 1);
+";
+
+/// New in layout 3.
+const MOVING: &str = "
+CREATE TABLE moving(node INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL,
+  other INTEGER, ino INTEGER NOT NULL);
 ";
 
 /// Sums that `status` and eviction read: kept by triggers, so that nothing ever counts rows.
@@ -181,7 +188,7 @@ fn try_open(path: &Path) -> Result<Connection> {
     match found {
         VERSION => check(&connection)?,
         0 => create(&mut connection)?,
-        1 => migrate(&mut connection)?,
+        1 | 2 => migrate(&mut connection, found)?,
         newer if newer > VERSION => {
             return Err(Error::new(
                 Kind::Unsupported,
@@ -222,6 +229,7 @@ fn create(connection: &mut Connection) -> Result<()> {
     }
     let tx = connection.transaction().map_err(sql)?;
     tx.execute_batch(TABLES).map_err(sql)?;
+    tx.execute_batch(MOVING).map_err(sql)?;
     tx.execute_batch(&triggers()).map_err(sql)?;
     tx.pragma_update(None, "user_version", VERSION)
         .map_err(sql)?;
@@ -229,18 +237,21 @@ fn create(connection: &mut Connection) -> Result<()> {
 }
 
 /// From layout 1, which did not know the order of a remote's changes, nor what is hidden by whom,
-/// nor when a version arrived.
-fn migrate(connection: &mut Connection) -> Result<()> {
+/// nor when a version arrived; and from layout 2, which did not know of renames under way.
+fn migrate(connection: &mut Connection, from: i64) -> Result<()> {
     check(connection)?;
     let tx = connection.transaction().map_err(sql)?;
-    tx.execute_batch(
-        "ALTER TABLE replicas ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
-         ALTER TABLE replicas ADD COLUMN behind INTEGER NOT NULL DEFAULT 0;
-         ALTER TABLE replicas ADD COLUMN arrived_ns INTEGER;
-         ALTER TABLE replicas ADD COLUMN rough INTEGER NOT NULL DEFAULT 0;
-         CREATE INDEX replicas_rough ON replicas(remote, key) WHERE rough = 1;",
-    )
-    .map_err(sql)?;
+    if from == 1 {
+        tx.execute_batch(
+            "ALTER TABLE replicas ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+             ALTER TABLE replicas ADD COLUMN behind INTEGER NOT NULL DEFAULT 0;
+             ALTER TABLE replicas ADD COLUMN arrived_ns INTEGER;
+             ALTER TABLE replicas ADD COLUMN rough INTEGER NOT NULL DEFAULT 0;
+             CREATE INDEX replicas_rough ON replicas(remote, key) WHERE rough = 1;",
+        )
+        .map_err(sql)?;
+    }
+    tx.execute_batch(MOVING).map_err(sql)?;
     tx.pragma_update(None, "user_version", VERSION)
         .map_err(sql)?;
     tx.commit().map_err(sql)
@@ -380,7 +391,8 @@ mod tests {
             .execute_batch(
                 "ALTER TABLE replicas DROP COLUMN seq;
                  ALTER TABLE replicas DROP COLUMN behind; DROP INDEX replicas_rough;
-                 ALTER TABLE replicas DROP COLUMN arrived_ns; ALTER TABLE replicas DROP COLUMN rough; PRAGMA user_version = 1;
+                 ALTER TABLE replicas DROP COLUMN arrived_ns; ALTER TABLE replicas DROP COLUMN rough;
+                 DROP TABLE moving; PRAGMA user_version = 1;
                  INSERT INTO replicas(remote, key, version, size, mtime_ns) VALUES (1, 'a', 'v', 3, 4)",
             )
             .unwrap();
@@ -395,6 +407,23 @@ mod tests {
             )
             .unwrap();
         assert_eq!(kept, 3);
+    }
+
+    #[test]
+    fn p7_an_index_without_notes_of_renames_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.db");
+        let (connection, _) = open(&path).unwrap();
+        connection
+            .execute_batch("DROP TABLE moving; PRAGMA user_version = 2;")
+            .unwrap();
+        drop(connection);
+        let (connection, aside) = open(&path).unwrap();
+        assert!(aside.is_none());
+        assert_eq!(
+            crate::index::moving::moves(&connection, 10).unwrap(),
+            Vec::new()
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod outage;
 pub mod read;
 mod reconcile;
 mod recover;
+mod remove;
+pub mod rename;
 pub mod room;
 pub mod state;
 pub mod tree;

@@ -416,7 +416,9 @@ impl Overlay {
 
     /// The row says held, the tree has nothing.
     fn lost(&self, at: &RelPath, node: Node, edits: &mut Vec<Edit>) {
-        if self.opens.is_being_written(node.id) {
+        // Or it is being removed at this moment, row and all.
+        let is_leaving = self.store.is_removing(node.id.0).unwrap_or(true);
+        if is_leaving || self.opens.is_being_written(node.id) {
             return;
         }
         let (id, now) = (node.id, self.clock.now_ns());

@@ -24,6 +24,9 @@ fn is_in_the_way(kind: Kind) -> bool {
 impl Overlay {
     /// Puts right what a killed daemon left. Nothing else runs yet.
     pub fn recover(&self) -> Result<()> {
+        // Before anything gets a number: removed files are known by that of their node.
+        self.recover_removals()?;
+        self.recover_moves()?;
         self.begin_runs()?;
         self.follow_root()?;
         self.recover_staged()?;
@@ -140,7 +143,7 @@ impl Overlay {
         Ok(())
     }
 
-    fn stored(&self, path: &RelPath) -> Result<Option<Facts>> {
+    pub(super) fn stored(&self, path: &RelPath) -> Result<Option<Facts>> {
         match self.store.root().stat(path) {
             Ok(facts) => Ok(Some(facts)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => Ok(None),

@@ -1,4 +1,4 @@
-//! Changing the namespace: directories, links, removals, renames, attributes.
+//! Changing the namespace: directories, links, attributes. Removals and renames stand beside this.
 //!
 //! The store's tree changes first and its row after: killed between, the row is found
 //! out of date by what the tree says, and no bytes are lost.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Answer, Attr, Caller, Overlay};
-use crate::beneath::{FileKind, Onto, set_times_of};
+use crate::beneath::{FileKind, set_times_of};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Attrs, Held, NewNode, Node, NodeId, NodeKind, node as rows};
@@ -23,16 +23,8 @@ pub struct Changes {
     pub mtime_ns: Option<i64>,
 }
 
-/// What a rename does about its target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RenameMode {
-    Replace,
-    NoReplace,
-    Exchange,
-}
-
 /// "It is not there" is as good as done.
-fn unless_missing(result: Result<()>) -> Result<()> {
+pub(super) fn unless_missing(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         done => done,
@@ -157,233 +149,11 @@ impl Overlay {
         self.store.root().read_link(&self.path_of(id)?)
     }
 
-    fn need_child(&self, parent: NodeId, name: &Name) -> Result<Node> {
+    pub(super) fn need_child(&self, parent: NodeId, name: &Name) -> Result<Node> {
         self.index
             .read(|c| rows::child(c, parent, name.as_bytes()))?
             .filter(|node| !self.is_hidden(node))
             .ok_or_else(|| Error::new(Kind::NotFound, "no such file"))
-    }
-
-    /// Removes a file or a link here; at remotes only if the mount propagates deletes (promise P12).
-    pub fn unlink(&self, parent: NodeId, name: &Name) -> Result<()> {
-        self.check_writable()?;
-        let _paths = self.commit.paths_stay();
-        let node = self.need_child(parent, name)?;
-        if node.kind == NodeKind::Dir {
-            return Err(Error::new(Kind::IsADirectory, "is a directory"));
-        }
-        let _node = self.commit.hold(node.id);
-        self.uploads.cancel(node.id);
-        unless_missing(self.store.root().remove_file(&self.path_of(node.id)?))?;
-        crash::point("unlink.tree");
-        let (id, now) = (node.id, self.clock.now_ns());
-        let propagate = self.settings.propagate_deletes;
-        self.index.edit(move |w| w.unlink(id, propagate, now))?;
-        crash::point("unlink.row");
-        self.detach(id);
-        self.uploads.kick();
-        Ok(())
-    }
-
-    /// Those who have the node open keep it; its name is gone.
-    pub(super) fn detach(&self, id: NodeId) {
-        if let Some(open) = self.opens.node(id) {
-            open.lock().detached = true;
-        }
-    }
-
-    /// Removes an empty directory. Errors: `NotEmpty`.
-    pub fn remove_dir(&self, parent: NodeId, name: &Name) -> Result<()> {
-        self.check_writable()?;
-        let _paths = self.commit.paths_change();
-        let node = self.need_child(parent, name)?;
-        if node.kind != NodeKind::Dir {
-            return Err(Error::new(Kind::NotADirectory, "is not a directory"));
-        }
-        if !self
-            .index
-            .read(|c| rows::children(c, node.id, b"", 1))?
-            .is_empty()
-        {
-            return Err(Error::new(Kind::NotEmpty, "the directory is not empty"));
-        }
-        let path = self.path_of(node.id)?;
-        self.bury_doomed_under(&path)?;
-        unless_missing(self.store.root().remove_dir(&path))?;
-        let (id, now) = (node.id, self.clock.now_ns());
-        self.index.edit(move |w| w.remove_dir(id, now))
-    }
-
-    /// Renames, over what is there if `mode` says so.
-    pub fn rename(
-        &self,
-        from: (NodeId, &Name),
-        to: (NodeId, &Name),
-        mode: RenameMode,
-    ) -> Result<()> {
-        self.check_writable()?;
-        self.reconcile_once(to.0)?;
-        let _paths = self.commit.paths_change();
-        let node = self.need_child(from.0, from.1)?;
-        let target = self.index.read(|c| rows::child(c, to.0, to.1.as_bytes()))?;
-        match (mode, &target) {
-            (RenameMode::NoReplace, Some(_)) => {
-                return Err(Error::new(Kind::Exists, "exists already"));
-            }
-            (RenameMode::Exchange, None) => return Err(Error::new(Kind::NotFound, "no such file")),
-            (RenameMode::Exchange, Some(target)) => return self.exchange(&node, target),
-            _ => {}
-        }
-        if target.as_ref().is_some_and(|t| t.id == node.id) {
-            return Ok(());
-        }
-        let (old, new) = (self.path_of(node.id)?, self.path_of(to.0)?.join(to.1)?);
-        if new.is_under(&old) {
-            return Err(Error::new(
-                Kind::Invalid,
-                "a directory cannot move into itself",
-            ));
-        }
-        self.check_target(&node, target.as_ref())?;
-        self.settle(node.id)?;
-        crash::point("rename.settled");
-        self.move_in_tree(&node, &old, &new, target.as_ref())?;
-        crash::point("rename.tree");
-        self.record_rename(node.id, to, target.as_ref())?;
-        crash::point("rename.row");
-        Ok(())
-    }
-
-    fn check_target(&self, node: &Node, target: Option<&Node>) -> Result<()> {
-        let Some(target) = target else { return Ok(()) };
-        match (node.kind == NodeKind::Dir, target.kind == NodeKind::Dir) {
-            (true, false) => Err(Error::new(Kind::NotADirectory, "is not a directory")),
-            (false, true) => Err(Error::new(Kind::IsADirectory, "is a directory")),
-            (true, true)
-                if !self
-                    .index
-                    .read(|c| rows::children(c, target.id, b"", 1))?
-                    .is_empty() =>
-            {
-                Err(Error::new(Kind::NotEmpty, "the directory is not empty"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What the store has of a node moves; what it has under the target's name goes.
-    fn move_in_tree(
-        &self,
-        node: &Node,
-        old: &RelPath,
-        new: &RelPath,
-        target: Option<&Node>,
-    ) -> Result<()> {
-        let root = self.store.root();
-        if node.kind == NodeKind::Dir {
-            // What is to go must not come along under another name.
-            self.bury_doomed_under(old)?;
-            self.bury_doomed_under(new)?;
-        }
-        if let Some(target) = target {
-            self.uploads.cancel(target.id);
-            if target.kind == NodeKind::Dir {
-                unless_missing(root.remove_dir(new))?;
-            }
-        }
-        let parent = new.parent().unwrap_or_default();
-        root.make_dirs(&parent)?;
-        match root.rename(old, new, Onto::Replace) {
-            // Nothing of it is stored: only names move, and an older file must not pass for it.
-            Err(error) if error.kind() == Kind::NotFound => match node.kind {
-                NodeKind::Dir => Ok(()),
-                NodeKind::File | NodeKind::Symlink => unless_missing(root.remove_file(new)),
-            },
-            done => done,
-        }
-    }
-
-    fn record_rename(&self, id: NodeId, to: (NodeId, &Name), target: Option<&Node>) -> Result<()> {
-        let (parent, name) = (to.0, to.1.clone());
-        let (now, propagate) = (self.clock.now_ns(), self.settings.propagate_deletes);
-        let settings = self.settings.clone();
-        let seen_now = self.stored_facts(id, parent, &name);
-        self.index.edit(move |w| {
-            w.rename(id, parent, &name, now)?;
-            if let Some(seen) = seen_now {
-                // A rename changes the ctime that the row remembers.
-                w.saw(id, seen)?;
-            }
-            w.requeue_moved(
-                id,
-                propagate,
-                &|path| settings.excludes.matches(path),
-                now / 1_000_000,
-            )
-        })?;
-        if let Some(target) = target {
-            self.detach(target.id);
-        }
-        self.uploads.kick();
-        Ok(())
-    }
-
-    /// The facts of a held file under the name it just got.
-    fn stored_facts(&self, id: NodeId, parent: NodeId, name: &Name) -> Option<crate::index::Seen> {
-        let node = self.index.node(id).ok().flatten()?;
-        if node.kind != NodeKind::File || node.held == Held::None {
-            return None;
-        }
-        let path = self.path_of(parent).ok()?.join(name).ok()?;
-        self.store.root().stat(&path).ok().map(|facts| seen(&facts))
-    }
-
-    fn exchange(&self, a: &Node, b: &Node) -> Result<()> {
-        self.settle(a.id)?;
-        self.settle(b.id)?;
-        let (a_path, b_path) = (self.path_of(a.id)?, self.path_of(b.id)?);
-        if a_path.is_under(&b_path) || b_path.is_under(&a_path) {
-            return Err(Error::new(
-                Kind::Invalid,
-                "a directory cannot change places with what is in it",
-            ));
-        }
-        if a.held == Held::None || b.held == Held::None {
-            return Err(Error::new(
-                Kind::Unsupported,
-                "only files that are here can change places",
-            ));
-        }
-        self.store.root().rename(&a_path, &b_path, Onto::Exchange)?;
-        let (a, b, now, propagate) = (
-            a.id,
-            b.id,
-            self.clock.now_ns(),
-            self.settings.propagate_deletes,
-        );
-        let settings = self.settings.clone();
-        self.index.edit(move |w| {
-            w.exchange(a, b, now)?;
-            let local = |path: &RelPath| settings.excludes.matches(path);
-            w.requeue_moved(a, propagate, &local, now / 1_000_000)?;
-            w.requeue_moved(b, propagate, &local, now / 1_000_000)
-        })?;
-        for id in [a, b] {
-            self.refresh_seen(id)?;
-        }
-        self.uploads.kick();
-        Ok(())
-    }
-
-    fn refresh_seen(&self, id: NodeId) -> Result<()> {
-        let Some(node) = self.index.node(id)? else {
-            return Ok(());
-        };
-        if node.kind == NodeKind::File && node.held != Held::None {
-            let facts = seen(&self.store.root().stat(&self.path_of(id)?)?);
-            self.index.edit(move |w| w.saw(id, facts))?;
-        }
-        Ok(())
     }
 
     /// Changes attributes, the length first.

@@ -9,6 +9,7 @@
 //! | `staged/`    | files being written ([`staged`])                              |
 //! | `orphans/`   | what killed writers left, never published (promise P4)        |
 //! | `conflicts/` | our versions that lost a race (promise P5; [`aside`])         |
+//! | `removing/`  | files being removed, until their rows are gone ([`removing`]) |
 //! | `graveyard/` | evicted files, until they are unlinked off the hot path       |
 //!
 //! It promises that a name appears in the tree by one rename of a finished file, that
@@ -35,6 +36,7 @@ pub mod evict;
 pub mod graveyard;
 pub mod partial;
 pub mod ranges;
+pub mod removing;
 pub mod staged;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ mod tests;
 pub use evict::{Candidate, Limits, Need, Usage};
 pub use partial::{Partial, PartialId};
 pub use ranges::RangeSet;
+pub use removing::Leaving;
 pub use staged::{Staged, StagedId};
 
 /// One store, owned by this process until it is dropped.
@@ -53,6 +56,7 @@ pub struct Store {
     staged: Dir,
     orphans: Dir,
     conflicts: Dir,
+    removing: Dir,
     graveyard: Dir,
     clock: Clock,
     chance: Chance,
@@ -92,6 +96,7 @@ impl Store {
             staged: own("staged")?,
             orphans: own("orphans")?,
             conflicts: own("conflicts")?,
+            removing: own("removing")?,
             graveyard: own("graveyard")?,
             root,
             larder,

@@ -93,7 +93,15 @@ fn stores_and_downloads_are_shared_between_threads() {
 fn a_store_is_laid_out_private_and_reached_by_its_descriptor() {
     let (temp, store) = new();
     let larder = temp.path().join(".larder");
-    for name in ["", "partial", "staged", "orphans", "conflicts", "graveyard"] {
+    for name in [
+        "",
+        "partial",
+        "staged",
+        "orphans",
+        "conflicts",
+        "removing",
+        "graveyard",
+    ] {
         let mode = fs::metadata(larder.join(name))
             .unwrap()
             .permissions()
@@ -164,6 +172,9 @@ fn a_file_system_mounted_in_the_tree_is_read_but_nothing_is_published_into_it() 
     mount_tmpfs(&place.join("other"), "size=1m");
     fs::write(place.join("other/f"), "x").unwrap();
     assert_eq!(store.root().stat(&p("other/f")).unwrap().size, 1);
+    let leaving = store.begin_removal(&p("other/f"), 1).unwrap();
+    assert_eq!(leaving, Leaving::Elsewhere);
+    assert!(place.join("other/f").exists());
     let error = store
         .publish(stage(&store, b""), &p("other/f"))
         .unwrap_err();
@@ -366,6 +377,30 @@ fn p11_buried_files_are_gone_at_once_and_unlinked_later() {
     assert_eq!(store.empty_graveyard().unwrap(), 1);
     assert_eq!(open.metadata().unwrap().nlink(), 0);
     assert_eq!(store.empty_graveyard().unwrap(), 0);
+}
+
+#[test]
+fn p3_a_removal_is_undone_or_ended() {
+    let (temp, store) = new();
+    let path = temp.path().join("d/f");
+    let publish = |bytes: &[u8]| store.publish(stage(&store, bytes), &p("d/f")).unwrap();
+    publish(b"x");
+    assert_eq!(store.begin_removal(&p("d/f"), 7).unwrap(), Leaving::Aside);
+    assert_eq!(store.begin_removal(&p("d/f"), 8).unwrap(), Leaving::Missing);
+    assert_eq!(kind(store.begin_removal(&p("d"), 9)), Kind::IsADirectory);
+    assert!(!path.exists());
+    assert_eq!(store.removals().unwrap(), [7]);
+    assert!(store.is_removing(7).unwrap() && !store.is_removing(8).unwrap());
+    assert!(store.undo_removal(7, &p("d/f")).unwrap());
+    assert_eq!(fs::read(&path).unwrap(), b"x");
+    // What has the name by now keeps it.
+    store.begin_removal(&p("d/f"), 7).unwrap();
+    publish(b"newer");
+    assert!(!store.undo_removal(7, &p("d/f")).unwrap());
+    assert!(!store.undo_removal(7, &p("gone/f")).unwrap());
+    assert_eq!(fs::read(&path).unwrap(), b"newer");
+    store.end_removal(7).unwrap();
+    assert!(store.removals().unwrap().is_empty());
 }
 
 #[test]

@@ -129,9 +129,7 @@ impl Ledger {
             let found = read(&root.join(path));
             let mut allowed = vec![now];
             allowed.extend(self.pending.iter().filter(|p| p.0 == *path).map(|p| &p.1));
-            let fits = allowed.contains(&&found)
-                || self.is_torn(path, &found)
-                || self.was_being_removed(path) && self.was_ever(path, &found);
+            let fits = allowed.contains(&&found) || self.is_torn(path, &found);
             assert!(
                 fits,
                 "{path}: {} is not what was acknowledged ({})\n{}",
@@ -202,12 +200,6 @@ impl Ledger {
 
     fn is_torn(&self, path: &str, found: &Content) -> bool {
         self.torn.contains(path) && found.is_some()
-    }
-
-    /// A removal that was cut short between the tree and the index can leave the name to what the
-    /// remote has of it, which may be older: "ends where" of promise P3.
-    fn was_being_removed(&self, path: &str) -> bool {
-        self.pending.iter().any(|p| p.0 == path && p.1.is_none())
     }
 
     fn was_ever(&self, path: &str, found: &Content) -> bool {

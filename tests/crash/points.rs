@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use larder::crash::POINTS;
@@ -57,6 +58,17 @@ fn story(mount: &Mount<'_>, server: &Server, ledger: &mut Ledger) -> Option<()> 
         step(ledger.run_all(changes, || fs::rename(at(tmp), at(name))))?;
     }
     step(ledger.run_move("a", "b", || fs::rename(at("a"), at("b"))))?;
+    for name in ["r/gone.bin", "r/left.bin"] {
+        let rewritten = bytes(16, 10_000);
+        step(ledger.run(name, Some(rewritten.clone()), || {
+            write(&at(name), &rewritten)
+        }))?;
+    }
+    let changes = vec![
+        ("r/old.bin".into(), ledger.now("r/left.bin")),
+        ("r/left.bin".into(), ledger.now("r/old.bin")),
+    ];
+    step(ledger.run_all(changes, || exchange(&at("r/old.bin"), &at("r/left.bin"))))?;
     step(ledger.run("r/gone.bin", None, || fs::remove_file(at("r/gone.bin"))))?;
     kill_a_writer(&root)?;
     conflict(&root, server, ledger)?;
@@ -66,6 +78,12 @@ fn story(mount: &Mount<'_>, server: &Server, ledger: &mut Ledger) -> Option<()> 
         .status
         .success()
         .then_some(())
+}
+
+/// Two names change places.
+pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
 }
 
 fn step(done: bool) -> Option<()> {
@@ -142,7 +160,7 @@ fn one(point: &str) {
     let lab = Lab::new();
     let server = lab.serve("srv", &[]);
     let mut ledger = Ledger::default();
-    for (n, name) in ["old", "cold", "gone", "kept", "swapped"]
+    for (n, name) in ["old", "cold", "gone", "kept", "swapped", "left"]
         .iter()
         .enumerate()
     {

@@ -11,7 +11,7 @@ use larder::clock::Chance;
 use larder::error::{Kind, Result};
 use larder::index::{NodeId, ROOT};
 use larder::overlay::read::Access;
-use larder::overlay::tree::RenameMode;
+use larder::overlay::rename::RenameMode;
 use larder::overlay::{Caller, Overlay};
 use larder::path::{Name, RelPath};
 use larder::sync::feed::Feed;

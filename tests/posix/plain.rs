@@ -97,7 +97,7 @@ pub fn assert_folder_is_what_was_mounted(mount: Mount<'_>) {
     }
     // Everything was read just now, so everything is held.
     assert_eq!(folder.len(), shown.len());
-    for left in ["staged", "partial", "graveyard"] {
+    for left in ["staged", "partial", "removing", "graveyard"] {
         let left = files(&at.join(".larder").join(left));
         assert!(left.is_empty(), "left behind: {left:?}");
     }

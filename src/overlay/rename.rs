@@ -1,0 +1,363 @@
+//! Renaming: over nothing, over what is there, and two names changing places.
+//!
+//! The tree changes in one step, the rows after it. A rename that is killed between is carried
+//! through by the next start. Where the comparison of the folder would do that by itself,
+//! nothing is noted for it: a file without a version at any remote is gone from its old name and
+//! found under the new one, and that is the way of `tmp + rename`. Anything else is noted first,
+//! for its old name would show what a remote has of it, which may be older (promise P3).
+
+use super::Overlay;
+use super::remove::Removal;
+use super::tree::unless_missing;
+use crate::beneath::Onto;
+use crate::crash;
+use crate::error::{Error, Kind, Result};
+use crate::index::{Held, Move, Node, NodeId, NodeKind, Seen, moving, node as rows};
+use crate::path::{Name, RelPath};
+use crate::transfer::commit::seen;
+
+/// Notes read in one go; there is one for each rename under way, and they wait for each other.
+const PAGE: usize = 1000;
+
+/// What a rename does about its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenameMode {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+/// What a rename came to in the tree.
+enum Moved {
+    /// What the store has of it moved.
+    Stored,
+    /// It has nothing of it: only names move, and what the target had goes.
+    Names(Option<Removal>),
+}
+
+impl Overlay {
+    /// Renames, over what is there if `mode` says so.
+    pub fn rename(
+        &self,
+        from: (NodeId, &Name),
+        to: (NodeId, &Name),
+        mode: RenameMode,
+    ) -> Result<()> {
+        self.check_writable()?;
+        self.reconcile_once(to.0)?;
+        let _paths = self.commit.paths_change();
+        let node = self.need_child(from.0, from.1)?;
+        let target = self.index.read(|c| rows::child(c, to.0, to.1.as_bytes()))?;
+        match (mode, &target) {
+            (RenameMode::NoReplace, Some(_)) => {
+                return Err(Error::new(Kind::Exists, "exists already"));
+            }
+            (RenameMode::Exchange, None) => return Err(Error::new(Kind::NotFound, "no such file")),
+            (RenameMode::Exchange, Some(target)) => return self.exchange(&node, target, to),
+            _ => {}
+        }
+        if target.as_ref().is_some_and(|t| t.id == node.id) {
+            return Ok(());
+        }
+        let (old, new) = (self.path_of(node.id)?, self.path_of(to.0)?.join(to.1)?);
+        if new.is_under(&old) {
+            return Err(Error::new(
+                Kind::Invalid,
+                "a directory cannot move into itself",
+            ));
+        }
+        self.check_target(&node, target.as_ref())?;
+        self.settle(node.id)?;
+        if let Some(target) = &target {
+            // Closed and not in place yet: a start would put it there, over what is moved.
+            self.settle(target.id)?;
+        }
+        crash::point("rename.settled");
+        self.move_noted(&node, &old, &new, to, target.as_ref())
+    }
+
+    fn check_target(&self, node: &Node, target: Option<&Node>) -> Result<()> {
+        let Some(target) = target else { return Ok(()) };
+        match (node.kind == NodeKind::Dir, target.kind == NodeKind::Dir) {
+            (true, false) => Err(Error::new(Kind::NotADirectory, "is not a directory")),
+            (false, true) => Err(Error::new(Kind::IsADirectory, "is a directory")),
+            (true, true)
+                if !self
+                    .index
+                    .read(|c| rows::children(c, target.id, b"", 1))?
+                    .is_empty() =>
+            {
+                Err(Error::new(Kind::NotEmpty, "the directory is not empty"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves a node in the tree and then in the index, and undoes what it can where one refuses.
+    fn move_noted(
+        &self,
+        node: &Node,
+        old: &RelPath,
+        new: &RelPath,
+        to: (NodeId, &Name),
+        target: Option<&Node>,
+    ) -> Result<()> {
+        let noted = self.is_to_be_noted(node)? && self.note_move(node.id, old, to, None)?;
+        let moved = match self.move_in_tree(node, old, new, target) {
+            Ok(moved) => moved,
+            Err(error) => {
+                self.drop_note(noted, node.id);
+                return Err(error);
+            }
+        };
+        crash::point("rename.tree");
+        if let Err(error) = self.record_rename(node.id, to, target) {
+            match moved {
+                Moved::Names(Some(removal)) => self.undo_removal(removal),
+                Moved::Stored if target.is_none() => self.move_back(new, old, Onto::NoReplace),
+                _ => {}
+            }
+            self.drop_note(noted, node.id);
+            return Err(error);
+        }
+        crash::point("rename.row");
+        if let Moved::Names(Some(removal)) = moved {
+            self.end_removal(removal);
+        }
+        Ok(())
+    }
+
+    fn move_back(&self, from: &RelPath, to: &RelPath, onto: Onto) {
+        if let Err(error) = self.store.root().rename(from, to, onto) {
+            tracing::warn!(path = %to, %error, "was not renamed, and could not be put back in the folder");
+        }
+    }
+
+    /// What the store has of a node moves; what it has under the target's name goes.
+    fn move_in_tree(
+        &self,
+        node: &Node,
+        old: &RelPath,
+        new: &RelPath,
+        target: Option<&Node>,
+    ) -> Result<Moved> {
+        let root = self.store.root();
+        if node.kind == NodeKind::Dir {
+            // What is to go must not come along under another name.
+            self.bury_doomed_under(old)?;
+            self.bury_doomed_under(new)?;
+        }
+        if let Some(target) = target {
+            self.uploads.cancel(target.id);
+        }
+        root.make_dirs(&new.parent().unwrap_or_default())?;
+        match root.rename(old, new, Onto::Replace) {
+            Ok(()) => Ok(Moved::Stored),
+            // Nothing of it is stored: only names move, and an older file must not pass for it.
+            Err(error) if error.kind() == Kind::NotFound => match (node.kind, target) {
+                (NodeKind::Dir, Some(_)) => {
+                    unless_missing(root.remove_dir(new))?;
+                    Ok(Moved::Names(None))
+                }
+                (NodeKind::Dir, None) => Ok(Moved::Names(None)),
+                (_, Some(target)) => {
+                    let removal = self.begin_removal(target.id, new.clone())?;
+                    Ok(Moved::Names(Some(removal)))
+                }
+                (_, None) => {
+                    unless_missing(root.remove_file(new))?;
+                    Ok(Moved::Names(None))
+                }
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    fn record_rename(&self, id: NodeId, to: (NodeId, &Name), target: Option<&Node>) -> Result<()> {
+        let (parent, name) = (to.0, to.1.clone());
+        let (now, propagate) = (self.clock.now_ns(), self.settings.propagate_deletes);
+        let settings = self.settings.clone();
+        let seen_now = self.stored_facts(id, parent, &name);
+        self.index.edit(move |w| {
+            w.rename(id, parent, &name, now)?;
+            if let Some(seen) = seen_now {
+                // A rename changes the ctime that the row remembers.
+                w.saw(id, seen)?;
+            }
+            w.requeue_moved(
+                id,
+                propagate,
+                &|path| settings.excludes.matches(path),
+                now / 1_000_000,
+            )?;
+            w.move_ended(id)
+        })?;
+        if let Some(target) = target {
+            self.detach(target.id);
+        }
+        self.uploads.kick();
+        Ok(())
+    }
+
+    /// The facts of a held file under the name it just got.
+    fn stored_facts(&self, id: NodeId, parent: NodeId, name: &Name) -> Option<Seen> {
+        let node = self.index.node(id).ok().flatten()?;
+        if node.kind != NodeKind::File || node.held == Held::None {
+            return None;
+        }
+        let path = self.path_of(parent).ok()?.join(name).ok()?;
+        self.store.root().stat(&path).ok().map(|facts| seen(&facts))
+    }
+
+    fn exchange(&self, a: &Node, b: &Node, to: (NodeId, &Name)) -> Result<()> {
+        self.settle(a.id)?;
+        self.settle(b.id)?;
+        let (a_path, b_path) = (self.path_of(a.id)?, self.path_of(b.id)?);
+        if a_path.is_under(&b_path) || b_path.is_under(&a_path) {
+            return Err(Error::new(
+                Kind::Invalid,
+                "a directory cannot change places with what is in it",
+            ));
+        }
+        if a.held == Held::None || b.held == Held::None {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "only files that are here can change places",
+            ));
+        }
+        let noted = self.note_move(a.id, &a_path, to, Some(b.id))?;
+        if let Err(error) = self.store.root().rename(&a_path, &b_path, Onto::Exchange) {
+            self.drop_note(noted, a.id);
+            return Err(error);
+        }
+        crash::point("exchange.tree");
+        if let Err(error) = self.record_exchange(a.id, b.id) {
+            self.move_back(&a_path, &b_path, Onto::Exchange);
+            self.drop_note(noted, a.id);
+            return Err(error);
+        }
+        for id in [a.id, b.id] {
+            self.refresh_seen(id)?;
+        }
+        self.uploads.kick();
+        Ok(())
+    }
+
+    fn record_exchange(&self, a: NodeId, b: NodeId) -> Result<()> {
+        let (now, propagate) = (self.clock.now_ns(), self.settings.propagate_deletes);
+        let settings = self.settings.clone();
+        self.index.edit(move |w| {
+            w.exchange(a, b, now)?;
+            let local = |path: &RelPath| settings.excludes.matches(path);
+            w.requeue_moved(a, propagate, &local, now / 1_000_000)?;
+            w.requeue_moved(b, propagate, &local, now / 1_000_000)?;
+            w.move_ended(a)
+        })
+    }
+
+    fn refresh_seen(&self, id: NodeId) -> Result<()> {
+        let Some(node) = self.index.node(id)? else {
+            return Ok(());
+        };
+        if node.kind == NodeKind::File && node.held != Held::None {
+            let facts = seen(&self.store.root().stat(&self.path_of(id)?)?);
+            self.index.edit(move |w| w.saw(id, facts))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a remote has something of the node, or may have in a moment, that its old name
+    /// would show once the bytes are elsewhere.
+    fn is_to_be_noted(&self, node: &Node) -> Result<bool> {
+        Ok(match node.kind {
+            NodeKind::Dir => true,
+            NodeKind::Symlink => false,
+            NodeKind::File => {
+                self.uploads.is_uploading(node.id)
+                    || !self.index.read(|c| rows::replicas(c, node.id))?.is_empty()
+            }
+        })
+    }
+
+    /// Notes that a rename begins. False if there is nothing in the tree to move.
+    fn note_move(
+        &self,
+        id: NodeId,
+        old: &RelPath,
+        to: (NodeId, &Name),
+        other: Option<NodeId>,
+    ) -> Result<bool> {
+        let ino = match self.store.root().stat(old) {
+            Ok(facts) => facts.ino,
+            Err(error) if error.kind() == Kind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let note = Move {
+            node: id,
+            parent: to.0,
+            name: to.1.clone(),
+            other,
+            ino,
+        };
+        self.index.edit(move |w| w.move_begins(&note))?;
+        crash::point("rename.noted");
+        Ok(true)
+    }
+
+    /// The rename came to nothing.
+    fn drop_note(&self, noted: bool, id: NodeId) {
+        if noted && let Err(error) = self.index.edit(move |w| w.move_ended(id)) {
+            tracing::warn!(%error, "that a rename came to nothing could not be noted");
+        }
+    }
+
+    /// Renames that the last end cut short: where the tree has changed, the rows follow.
+    pub(super) fn recover_moves(&self) -> Result<()> {
+        for it in self.index.read(|c| moving::moves(c, PAGE))? {
+            if self.has_moved(&it)? {
+                match self.finish_move(&it) {
+                    Ok(()) => continue,
+                    // Rows say something else by now: the comparison of the folder will tell.
+                    Err(error) if is_moot(error.kind()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.index.edit(move |w| w.move_ended(it.node))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the tree changed, and nobody changed it again since.
+    fn has_moved(&self, it: &Move) -> Result<bool> {
+        let (Some(old), Some(parent)) =
+            (self.index.path_of(it.node)?, self.index.path_of(it.parent)?)
+        else {
+            return Ok(false);
+        };
+        let is_old_free = it.other.is_some() || self.stored(&old)?.is_none();
+        let there = self.stored(&parent.join(&it.name)?)?;
+        Ok(is_old_free && there.is_some_and(|facts| facts.ino == it.ino))
+    }
+
+    fn finish_move(&self, it: &Move) -> Result<()> {
+        let Some(other) = it.other else {
+            return self.record_rename(it.node, (it.parent, &it.name), None);
+        };
+        self.record_exchange(it.node, other)?;
+        [it.node, other]
+            .into_iter()
+            .try_for_each(|id| unless_missing(self.refresh_seen(id)))
+    }
+}
+
+fn is_moot(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::NotFound
+            | Kind::Exists
+            | Kind::NotEmpty
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::Stale
+    )
+}
