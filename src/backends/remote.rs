@@ -208,6 +208,11 @@ impl Remotes {
         self.0.iter().any(|r| r.is_away())
     }
 
+    /// Whether every one is known to be away.
+    pub fn all_away(&self) -> bool {
+        self.0.iter().all(|r| r.is_away())
+    }
+
     /// Whether all were listed at least once, or cannot be for now.
     pub fn absence_is_known(&self) -> bool {
         self.0.iter().all(|r| r.is_listed() || r.is_away())

@@ -89,6 +89,7 @@ impl Times {
                 self.remote.heard(&error);
                 return Err(error);
             }
+            self.remote.is_here();
         }
     }
 

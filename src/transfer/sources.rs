@@ -46,7 +46,8 @@ impl Downloads {
 
     /// Whether some remote that has these bytes can be asked.
     pub fn is_reachable(&self, node: &Node) -> bool {
-        self.sources(node).is_ok()
+        // Of every name of a large folder, while the only remote is away: no row is asked for it.
+        !self.remotes.all_away() && self.sources(node).is_ok()
     }
 
     /// Makes sure that what the remote has is this version, where its listing could not tell.
