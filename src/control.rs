@@ -184,7 +184,7 @@ pub struct RemoteStatus {
     pub upload: bool,
     /// Names of it that cannot be files here.
     pub refused_names: u64,
-    /// Of `put`, `conditional-put`, `delete`, `changes`.
+    /// Of `put`, `conditional-put`, `delete`, `changes`, `listing`, `probe`, `copy`, `bucket`.
     pub capabilities: Vec<String>,
     /// Of a remote whose listing costs, once it was listed.
     #[serde(default)]

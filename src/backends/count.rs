@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::{Backend, Capabilities, Changes, Download, Found, Upload};
+use super::{Backend, Capabilities, Changes, Copying, Download, Found, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
@@ -89,6 +89,25 @@ impl Backend for Count {
         let meta = self.counted(put).await?;
         self.metrics.bytes_up.add(size);
         Ok(meta)
+    }
+
+    async fn copy(
+        &self,
+        key: &RelPath,
+        copying: Copying,
+        precondition: Precondition,
+    ) -> Result<Meta> {
+        let made = self.inner.copy(key, copying, precondition).await;
+        // Who makes no copies was not asked.
+        match &made {
+            Err(error) if error.kind() == Kind::Unsupported => {}
+            made => {
+                self.metrics.requests.add(1);
+                made.as_ref()
+                    .map_or_else(|error| fail(&self.metrics, error), drop);
+            }
+        }
+        made
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {

@@ -182,6 +182,7 @@ impl Backend for Directory {
             changes: false,
             listing: true,
             probe: false,
+            copy: false,
             page: None,
         })
     }

@@ -389,6 +389,7 @@ impl Backend for Fxcache {
                 changes: listing,
                 listing,
                 probe: true,
+                copy: false,
                 page: None,
             })
         };

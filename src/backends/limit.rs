@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::pulse::{Pulse, alive};
-use super::{Backend, Capabilities, Changes, Download, Found, Upload};
+use super::{Backend, Capabilities, Changes, Copying, Download, Found, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
@@ -106,6 +106,17 @@ impl Backend for Limit {
         let _place = self.place().await?;
         let _busy = self.pulse.pause();
         self.inner.put(key, upload, precondition).await
+    }
+
+    async fn copy(
+        &self,
+        key: &RelPath,
+        copying: Copying,
+        precondition: Precondition,
+    ) -> Result<Meta> {
+        let _place = self.place().await?;
+        let _busy = self.pulse.pause();
+        self.inner.copy(key, copying, precondition).await
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {

@@ -20,8 +20,8 @@ use self::state::{State, sha256};
 use super::pulse::Pulse;
 #[cfg(test)]
 use super::rate::Pace;
-use super::verdict::{missing, same};
-use super::{Backend, Capabilities, Changes, Download, Upload, body};
+use super::verdict::{missing, same, stale};
+use super::{Backend, Capabilities, Changes, Copying, Download, Upload, body};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Revision, Version};
 use crate::path::RelPath;
@@ -40,6 +40,7 @@ pub enum Op {
     Head,
     Get,
     Put,
+    Copy,
     Delete,
 }
 
@@ -315,6 +316,24 @@ impl Backend for Memory {
             Ok(state.store(key, bytes.into(), upload.mtime_ns))
         });
         leave(fault, stored)
+    }
+
+    async fn copy(
+        &self,
+        key: &RelPath,
+        copying: Copying,
+        precondition: Precondition,
+    ) -> Result<Meta> {
+        let fault = self.enter(Op::Copy).await?;
+        let made: Result<Meta> = self.change(|state| {
+            let source = state.objects.get(&copying.from);
+            let source = source.filter(|(meta, _)| meta.version == copying.version);
+            let bytes = source.ok_or_else(stale)?.1.clone();
+            state.check(key, &precondition)?;
+            state.fits(key)?;
+            Ok(state.store(key, bytes, copying.mtime_ns))
+        });
+        leave(fault, made.map_err(|error| error.about(key)))
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {

@@ -58,6 +58,8 @@ pub struct Capabilities {
     pub listing: bool,
     /// May hold what its listing does not name: such a name is asked for once in a while.
     pub probe: bool,
+    /// Makes objects of others of its own, see [`Backend::copy`].
+    pub copy: bool,
     /// How many objects one request of a listing names, where each request costs something.
     pub page: Option<u32>,
 }
@@ -85,6 +87,7 @@ impl Capabilities {
             self.changes,
             self.listing,
             self.probe,
+            self.copy,
         ];
         let low = switches.iter().rev();
         let low = low.fold(0, |bits, switch| bits << 1 | i64::from(*switch));
@@ -101,6 +104,7 @@ impl Capabilities {
             changes: is_set(3),
             listing: is_set(4),
             probe: is_set(5),
+            copy: is_set(6),
             page: u32::try_from(bits >> PAGE_AT).ok().filter(|page| *page > 0),
         }
     }
@@ -129,6 +133,32 @@ pub struct Upload {
     pub sha256: Sha256,
     /// How fast it may be read.
     pub pace: rate::Pace,
+}
+
+/// An object to be made of another one of the same remote, or of itself with another time.
+#[derive(Debug, Clone)]
+pub struct Copying {
+    /// What it is made of,
+    pub from: RelPath,
+    /// in this version.
+    pub version: Version,
+    pub size: u64,
+    /// The time that it is to have.
+    pub mtime_ns: i64,
+    /// Hash of the bytes, where it is known.
+    pub sha256: Option<Sha256>,
+}
+
+impl Copying {
+    /// Whether `meta` can only be what was to be made. Without a hash of both, a store that names
+    /// versions by their bytes tells.
+    pub fn is_made(&self, meta: &Meta) -> bool {
+        let same = match (self.sha256, meta.sha256) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => self.version == meta.version,
+        };
+        same && self.size == meta.size && self.mtime_ns == meta.mtime_ns
+    }
 }
 
 /// What happened since a cursor.
@@ -189,6 +219,19 @@ pub trait Backend: Send + Sync {
     /// Publishes an object, all or nothing. Errors: `Conflict` if `precondition` fails,
     /// `Corrupt` if the bytes sent do not have the promised hash.
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta>;
+
+    /// Publishes an object, all or nothing, of bytes that the remote has already; they do not pass
+    /// through here. Where [`Capabilities::copy`] is false, always `Unsupported`.
+    /// Errors: `Stale` if what it is made of is not there in that version; `Conflict` if
+    /// `precondition` fails; `Unsupported` if the bytes have to be sent.
+    async fn copy(
+        &self,
+        key: &RelPath,
+        _copying: Copying,
+        _precondition: Precondition,
+    ) -> Result<Meta> {
+        Err(Error::new(Kind::Unsupported, "the remote makes no copies").about(key))
+    }
 
     /// Removes an object. Removing what is not there succeeds.
     /// Errors: `Conflict` if it no longer has `version`.
@@ -346,7 +389,7 @@ mod tests {
 
     #[test]
     fn what_a_remote_can_do_is_remembered_bit_by_bit() {
-        for bits in 0..64 {
+        for bits in 0..128 {
             for page in [0, 1, 1000, i64::from(u32::MAX)] {
                 let number = bits | page << PAGE_AT;
                 assert_eq!(Capabilities::from_bits(number).to_bits(), number);

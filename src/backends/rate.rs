@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::body::CHUNK;
 use super::pulse::Pulse;
-use super::{Backend, ByteStream, Capabilities, Changes, Download, Found, Upload};
+use super::{Backend, ByteStream, Capabilities, Changes, Copying, Download, Found, Upload};
 use crate::error::Result;
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
@@ -176,6 +176,15 @@ impl Backend for Rate {
             ..upload
         };
         self.inner.put(key, upload, precondition).await
+    }
+
+    async fn copy(
+        &self,
+        key: &RelPath,
+        copying: Copying,
+        precondition: Precondition,
+    ) -> Result<Meta> {
+        self.inner.copy(key, copying, precondition).await
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {

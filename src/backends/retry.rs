@@ -1,8 +1,8 @@
 //! A backend that asks again when asking again may help: a few times, ever later, with
 //! full jitter, and never beyond a total deadline.
 //!
-//! An upload whose answer was lost is not repeated blindly: the remote is asked first
-//! what it has. Listings are not repeated, for half of one may have been taken already;
+//! An upload or a copy whose answer was lost is not repeated blindly: the remote is asked
+//! first what it has. Listings are not repeated, for half of one may have been taken already;
 //! neither are bodies that break off, whose rest the caller can ask for.
 
 use std::future::Future;
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::verdict::conflict;
-use super::{Backend, Capabilities, Changes, Download, Found, Upload};
+use super::{Backend, Capabilities, Changes, Copying, Download, Found, Upload};
 use crate::clock::Chance;
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
@@ -109,17 +109,48 @@ impl Retry {
         }
     }
 
+    /// What `send` comes to, which publishes something under `key`. `is_ours` tells that from what
+    /// others do.
+    async fn publish<F: Future<Output = Result<Meta>> + Send>(
+        &self,
+        key: &RelPath,
+        send: impl Fn() -> F + Send + Sync,
+        is_ours: &(dyn Fn(&Meta) -> bool + Send + Sync),
+        precondition: &Precondition,
+    ) -> Result<Meta> {
+        let mut attempts = self.attempts();
+        let mut outcome = send().await;
+        loop {
+            match outcome {
+                Ok(meta) => return Ok(meta),
+                Err(error) => attempts.next(error).await?,
+            }
+            // From here on an earlier attempt may have arrived, or may still arrive.
+            outcome = match self.settle(key, is_ours, precondition).await {
+                Ok(Some(meta)) => Ok(meta),
+                Ok(None) => match send().await {
+                    Err(lost) if lost.kind() == Kind::Conflict => {
+                        let settled = self.settle(key, is_ours, precondition).await;
+                        settled.and_then(|ours| ours.ok_or(lost))
+                    }
+                    other => other,
+                },
+                Err(error) => Err(error),
+            };
+        }
+    }
+
     /// What became of an upload without an answer: ours if it arrived, none if the
     /// remote is as it was before, `Conflict` if somebody else was there.
     async fn settle(
         &self,
         key: &RelPath,
-        upload: &Upload,
+        is_ours: &(dyn Fn(&Meta) -> bool + Send + Sync),
         precondition: &Precondition,
     ) -> Result<Option<Meta>> {
         let now = self.inner.head(key).await?;
         let still = match (&now, precondition) {
-            (Some(meta), _) if is_ours(meta, upload) => return Ok(now),
+            (Some(meta), _) if is_ours(meta) => return Ok(now),
             (_, Precondition::None) => true,
             (now, Precondition::Absent) => now.is_none(),
             (Some(meta), Precondition::Matches(version)) => meta.version == *version,
@@ -174,27 +205,20 @@ impl Backend for Retry {
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
-        let mut attempts = self.attempts();
         let put = || self.inner.put(key, upload.clone(), precondition.clone());
-        let mut outcome = put().await;
-        loop {
-            match outcome {
-                Ok(meta) => return Ok(meta),
-                Err(error) => attempts.next(error).await?,
-            }
-            // From here on an earlier attempt may have arrived, or may still arrive.
-            outcome = match self.settle(key, &upload, &precondition).await {
-                Ok(Some(meta)) => Ok(meta),
-                Ok(None) => match put().await {
-                    Err(lost) if lost.kind() == Kind::Conflict => {
-                        let settled = self.settle(key, &upload, &precondition).await;
-                        settled.and_then(|ours| ours.ok_or(lost))
-                    }
-                    other => other,
-                },
-                Err(error) => Err(error),
-            };
-        }
+        let is_ours = |meta: &Meta| is_ours(meta, &upload);
+        self.publish(key, put, &is_ours, &precondition).await
+    }
+
+    async fn copy(
+        &self,
+        key: &RelPath,
+        copying: Copying,
+        precondition: Precondition,
+    ) -> Result<Meta> {
+        let copy = || self.inner.copy(key, copying.clone(), precondition.clone());
+        let is_ours = |meta: &Meta| copying.is_made(meta);
+        self.publish(key, copy, &is_ours, &precondition).await
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
@@ -292,6 +316,31 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         assert_eq!(&memory.object(&key()).unwrap().1[..], b"theirs");
+    }
+
+    #[tokio::test]
+    async fn p5_a_copy_that_lost_its_answer_is_made_once() {
+        let memory = Memory::new();
+        let source = memory.set_object(&key(), b"bytes", 1);
+        let copying = Copying {
+            from: key(),
+            version: source.version,
+            size: 5,
+            mtime_ns: 7,
+            sha256: source.sha256,
+        };
+        let to = RelPath::new(b"to").unwrap();
+        let retry = retrying(&memory);
+        memory.script(Op::Copy, 1, Fault::LoseAnswer(Kind::TimedOut));
+        let copy = retry.copy(&to, copying.clone(), Precondition::Absent);
+        assert_eq!(copy.await.unwrap(), memory.object(&to).unwrap().0);
+        assert_eq!((memory.calls(Op::Copy), memory.calls(Op::Head)), (1, 1));
+        // What did not arrive is asked for again.
+        memory.remove_object(&to);
+        memory.script(Op::Copy, 1, Fault::Fail(Kind::Unavailable));
+        let copy = retry.copy(&to, copying, Precondition::Absent);
+        assert_eq!(copy.await.unwrap().mtime_ns, 7);
+        assert_eq!((memory.calls(Op::Copy), memory.calls(Op::Head)), (3, 2));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 
 mod answer;
 mod client;
+mod copy;
 mod door;
 mod failure;
 mod fetch;
@@ -35,7 +36,7 @@ use self::guard::Guard;
 use self::listing::Question;
 use self::proof::Proof;
 use super::url::Bucket;
-use super::{Backend, Capabilities, Changes, Download, Found, Options, Upload, body};
+use super::{Backend, Capabilities, Changes, Copying, Download, Found, Options, Upload, body};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
@@ -93,6 +94,7 @@ impl S3 {
             changes: false,
             listing,
             probe: self.ask_on_miss || !listing,
+            copy: put && self.guard.may_copy(),
             page: Some(listing::PAGE as u32),
         })
     }
@@ -290,6 +292,16 @@ impl Backend for S3 {
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
         let put = write::put(&self.door, &self.guard, key, &upload, &precondition).await;
         put.map_err(|e| e.about(key))
+    }
+
+    async fn copy(
+        &self,
+        key: &RelPath,
+        copying: Copying,
+        precondition: Precondition,
+    ) -> Result<Meta> {
+        let made = copy::make(&self.door, &self.guard, key, &copying, &precondition).await;
+        made.map_err(|e| e.about(key))
     }
 
     async fn delete(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {

@@ -194,6 +194,7 @@ fn names(remote: &Remote) -> Vec<String> {
         changes,
         listing,
         probe,
+        copy,
         page: _,
     } = found;
     let bucket = found.is_bucket();
@@ -204,6 +205,7 @@ fn names(remote: &Remote) -> Vec<String> {
         ("changes", changes),
         ("listing", listing),
         ("probe", probe),
+        ("copy", copy),
         ("bucket", bucket),
     ]
     .into_iter()

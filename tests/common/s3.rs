@@ -58,6 +58,9 @@ pub enum Op {
 pub struct Habits {
     /// Whether the conditions of writes count; Garage 2 ignores them.
     pub conditions: bool,
+    /// Whether copies are made, and whether the conditions on what they replace count.
+    pub copies: bool,
+    pub copy_conditions: bool,
     /// Whether those of deletes do.
     pub delete_conditions: bool,
     /// Whether checksums are kept and told.
@@ -74,6 +77,8 @@ impl Default for Habits {
     fn default() -> Habits {
         Habits {
             conditions: true,
+            copies: true,
+            copy_conditions: true,
             delete_conditions: true,
             checksums: true,
             metadata: true,
@@ -603,8 +608,9 @@ impl S3 for Store {
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         let input = req.input;
         let _busy = self.asked(Op::Copy, &input.bucket).await?;
-        let CopySource::Bucket { key: from, .. } = &input.copy_source else {
-            return Err(s3_error!(NotImplemented));
+        let from = match &input.copy_source {
+            CopySource::Bucket { key, .. } if self.state().habits.copies => key,
+            _ => return Err(s3_error!(NotImplemented)),
         };
         // Conditions on what is replaced, which this version of the protocol's crate does not know.
         let header = |name: &str| {
@@ -619,16 +625,31 @@ impl S3 for Store {
         if wanted.is_some_and(|wanted| !is_match(wanted, &source)) {
             return Err(s3_error!(PreconditionFailed));
         }
-        state.check(&input.key, if_match.as_ref(), if_none_match.as_ref())?;
+        if state.habits.copy_conditions {
+            state.check(&input.key, if_match.as_ref(), if_none_match.as_ref())?;
+        }
         let replaces = input
             .metadata_directive
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
+        if *input.key == **from && !replaces {
+            return Err(s3_error!(InvalidRequest));
+        }
         let copy = Stored {
+            // One that came in parts is whole from here on.
+            etag: hex::encode(Md5::digest(&source.bytes)),
             modified: SystemTime::now(),
             metadata: match replaces {
                 true => state.kept(input.metadata),
                 false => source.metadata.clone(),
             },
+            content_type: match replaces {
+                true => input.content_type,
+                false => source.content_type.clone(),
+            },
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
+            encryption: input
+                .server_side_encryption
+                .map(|sse| sse.as_str().to_owned()),
             ..source
         };
         let result = CopyObjectResult {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use larder::backends::rate::Pace;
-use larder::backends::{Backend, Changes, Download, Upload};
+use larder::backends::{Backend, Changes, Copying, Download, Upload};
 use larder::error::{Error, Kind, Result};
 use larder::object::{
     ByteRange, Change, Cursor, Listed, Meta, Object, Precondition, Sha256, Version,
@@ -37,6 +37,7 @@ pub async fn conforms(remote: Arc<dyn Backend>) {
     suite.any_name_travels().await;
     suite.listings_are_whole_and_in_order().await;
     suite.large_bodies_arrive_whole().await;
+    suite.copies_are_conditional_on_both_sides().await;
     suite.deleting_is_conditional_and_can_be_repeated().await;
     suite.changes_are_told().await;
     assert_eq!(suite.keys().await, [], "the suite left something");
@@ -428,6 +429,68 @@ impl Suite {
         drop(left);
         assert_eq!(self.get(&key, Some(7..9)).await, &bytes[7..9]);
         self.remove(&key).await;
+    }
+
+    async fn copy(
+        &self,
+        from: &RelPath,
+        to: &RelPath,
+        meta: &Meta,
+        only: Precondition,
+    ) -> Result<Meta> {
+        let copying = Copying {
+            from: from.clone(),
+            version: meta.version.clone(),
+            size: meta.size,
+            mtime_ns: MTIME + 1,
+            sha256: meta.sha256,
+        };
+        self.remote.copy(to, copying, only).await
+    }
+
+    /// P5.
+    async fn copies_are_conditional_on_both_sides(&self) {
+        let (from, to) = (p("from/a + b%2F.bin"), p("to/ü.bin"));
+        let source = self.place(&from, b"the bytes").await;
+        let made = self.copy(&from, &to, &source, Precondition::Absent).await;
+        if !self.remote.capabilities().await.unwrap().copy {
+            assert_eq!(kind(made), Some(Kind::Unsupported));
+            assert_eq!(self.keys().await, std::slice::from_ref(&from));
+            return self.remove(&from).await;
+        }
+        let made = made.unwrap();
+        assert_eq!((made.size, made.mtime_ns), (9, MTIME + 1));
+        let head = self.remote.head(&to).await.unwrap().unwrap();
+        assert_eq!((&head.version, head.mtime_ns), (&made.version, MTIME + 1));
+        assert_eq!(self.get(&to, None).await, b"the bytes");
+        assert_eq!(self.get(&from, None).await, b"the bytes");
+        // What is there is replaced by who knows it, and by nobody else.
+        let newer = self.place(&from, b"newer bytes").await;
+        let other = Precondition::Matches(Version::new("no-such-version").unwrap());
+        for only in [Precondition::Absent, other.clone()] {
+            let copy = self.copy(&from, &to, &newer, only).await;
+            assert_eq!(kind(copy), Some(Kind::Conflict));
+        }
+        let copy = self.copy(&from, &p("to/new"), &newer, other).await;
+        assert_eq!(kind(copy), Some(Kind::Conflict));
+        let only = Precondition::Matches(made.version);
+        let again = self.copy(&from, &to, &newer, only).await.unwrap();
+        assert_eq!(self.get(&to, None).await, b"newer bytes");
+        // What is gone makes nothing, and neither does another version of it.
+        for from in [&from, &p("from/nothing")] {
+            let only = Precondition::Matches(again.version.clone());
+            let copy = self.copy(from, &to, &source, only).await;
+            assert_eq!(kind(copy), Some(Kind::Stale));
+        }
+        assert_eq!(self.get(&to, None).await, b"newer bytes");
+        // Another time alone.
+        let only = Precondition::Matches(newer.version.clone());
+        let retimed = self.copy(&from, &from, &newer, only).await.unwrap();
+        let head = self.remote.head(&from).await.unwrap().unwrap();
+        assert_eq!((head.version, head.mtime_ns), (retimed.version, MTIME + 1));
+        assert_eq!(self.get(&from, None).await, b"newer bytes");
+        self.remove(&from).await;
+        self.remove(&to).await;
     }
 
     async fn deleting_is_conditional_and_can_be_repeated(&self) {

@@ -158,6 +158,7 @@ pub(super) fn capabilities(bytes: &[u8]) -> Result<Capabilities> {
         changes: can("changes"),
         listing: true,
         probe: false,
+        copy: false,
         page: None,
     })
 }

@@ -543,6 +543,7 @@ async fn what_a_server_can_do_is_learned_and_strangers_are_told_apart() {
         changes: true,
         listing: true,
         probe: false,
+        copy: false,
         page: None,
     };
     assert_eq!(can, known);

@@ -45,6 +45,7 @@ impl State {
             changes: true,
             listing: true,
             probe: false,
+            copy: true,
             page: None,
         })
     }

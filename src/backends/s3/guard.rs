@@ -1,16 +1,20 @@
-//! Whether the store heeds the conditions of a write: tried once, on a mark of ours, because no
-//! store says so and some take a condition and overwrite all the same.
+//! Whether the store heeds the conditions of a write, and those of a copy: tried once, on a mark of
+//! ours, because no store says so and some take a condition and overwrite all the same.
 //!
 //! Leaves nothing behind; the mark of a process that was killed meanwhile is no file to anybody,
 //! and the next trial removes it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::MetadataDirective;
 use tokio::sync::OnceCell;
 
+use super::copy;
 use super::door::{Door, timed};
 use super::listing::{self, Question};
+use super::write::Told;
 use crate::backends::Conditions;
 use crate::clock::Chance;
 use crate::error::{Kind, Result};
@@ -22,6 +26,10 @@ const LEFT: Duration = Duration::from_secs(3600);
 /// What is known of one store.
 pub(super) struct Guard {
     known: OnceCell<bool>,
+    /// Whether copies are made on the conditions that writes are.
+    copies: OnceCell<bool>,
+    /// It said that it makes none.
+    no_copies: AtomicBool,
     conditions: Conditions,
 }
 
@@ -29,6 +37,8 @@ impl Guard {
     pub(super) fn new(conditions: Conditions) -> Guard {
         Guard {
             known: OnceCell::new_with(conditions.known),
+            copies: OnceCell::new(),
+            no_copies: AtomicBool::new(false),
             conditions,
         }
     }
@@ -41,49 +51,87 @@ impl Guard {
     /// Whether it heeds them, tried if need be. Errors: `Denied` where nothing may be written.
     pub(super) async fn ask(&self, door: &Door) -> Result<bool> {
         let tried = self.known.get_or_try_init(|| async {
-            let heeds = Box::pin(attempt(door)).await?;
+            let heeds = Box::pin(attempt(door, Trial::Writes)).await?;
             self.conditions.learn(heeds);
             Ok(heeds)
         });
         tried.await.copied()
     }
+
+    /// Whether copies may be made, tried if need be: with the conditions that [`ask`](Guard::ask)
+    /// tells of, or not at all. A store that heeds those of writes and not those of copies would
+    /// replace what nobody here has seen.
+    pub(super) async fn ask_copies(&self, door: &Door) -> Result<bool> {
+        if !self.may_copy() {
+            return Ok(false);
+        }
+        if !self.ask(door).await? {
+            return Ok(true);
+        }
+        let tried = self
+            .copies
+            .get_or_try_init(|| Box::pin(attempt(door, Trial::Copies)));
+        tried.await.copied()
+    }
+
+    /// Whether nothing is known that speaks against copies.
+    pub(super) fn may_copy(&self) -> bool {
+        !self.no_copies.load(Ordering::Relaxed) && self.copies.get() != Some(&false)
+    }
+
+    /// The store said that it makes no copies: it is not asked again.
+    pub(super) fn makes_no_copies(&self) {
+        self.no_copies.store(true, Ordering::Relaxed);
+    }
 }
 
-async fn attempt(door: &Door) -> Result<bool> {
+/// What is tried.
+#[derive(Clone, Copy)]
+enum Trial {
+    Writes,
+    Copies,
+}
+
+async fn attempt(door: &Door, trial: Trial) -> Result<bool> {
     sweep(door).await;
     let number = Chance::from_system().next_u64();
     let key = door.keys.mark(&format!("{number:016x}"))?;
     match mark(door, &key, &Precondition::None).await {
-        Ok(()) => tried(door, &key).await,
+        Ok(()) => tried(door, &key, trial).await,
         // A larder server keeps our name for itself.
         Err(error) if error.kind() == Kind::Invalid => {
             let key = door.keys.plain_mark(&format!("{number:016x}"))?;
             mark(door, &key, &Precondition::None).await?;
-            tried(door, &key).await
+            tried(door, &key, trial).await
         }
         Err(error) => Err(error),
     }
 }
 
 /// The trial, on the mark `key` that stands there.
-async fn tried(door: &Door, key: &str) -> Result<bool> {
+async fn tried(door: &Door, key: &str, trial: Trial) -> Result<bool> {
+    let write = async |only: &Precondition| match trial {
+        Trial::Writes => mark(door, key, only).await,
+        Trial::Copies => copy_mark(door, key, only).await,
+    };
     let heeds = async {
         let other = crate::object::Version::new("00000000000000000000000000000000")?;
-        let absent = is_refused(mark(door, key, &Precondition::Absent).await)?;
-        Ok(absent && is_refused(mark(door, key, &Precondition::Matches(other)).await)?)
+        let absent = is_refused(write(&Precondition::Absent).await)?;
+        Ok(absent && is_refused(write(&Precondition::Matches(other)).await)?)
     };
     let heeds = heeds.await;
     remove(door, key).await;
     heeds
 }
 
-/// A store that does not take conditions at all is asked without them.
+/// A store that does not take conditions at all is asked without them; keys that may not copy send
+/// the bytes.
 fn is_refused(put: Result<()>) -> Result<bool> {
     match put {
         Ok(()) => Ok(false),
         Err(error) => match error.kind() {
             Kind::Conflict => Ok(true),
-            Kind::Unsupported | Kind::Invalid => Ok(false),
+            Kind::Unsupported | Kind::Invalid | Kind::Denied => Ok(false),
             _ => Err(error),
         },
     }
@@ -97,11 +145,22 @@ async fn mark(door: &Door, key: &str, only: &Precondition) -> Result<()> {
         .body(ByteStream::from_static(
             b"larder tries conditional writes\n",
         ));
-    let request = match only {
-        Precondition::None => request,
-        Precondition::Absent => request.if_none_match("*"),
-        Precondition::Matches(version) => request.if_match(version.to_etag()),
-    };
+    let told = Told::of(only);
+    let request = request.set_if_none_match(told.none).set_if_match(told.same);
+    timed(door.times.publish, request.send()).await.map(|_| ())
+}
+
+/// Copies the mark onto itself.
+async fn copy_mark(door: &Door, key: &str, only: &Precondition) -> Result<()> {
+    let told = Told::of(only);
+    let request = door.client().await?.copy_object();
+    let request = request
+        .bucket(door.name())
+        .key(key)
+        .copy_source(copy::source(door, key))
+        .metadata_directive(MetadataDirective::Replace)
+        .set_if_none_match(told.none)
+        .set_if_match(told.same);
     timed(door.times.publish, request.send()).await.map(|_| ())
 }
 

@@ -156,7 +156,7 @@ struct Begun {
 impl Begun {
     async fn begin(door: &Arc<Door>, key: &str, upload: &Upload) -> Result<Begun> {
         let request = door.client().await?.create_multipart_upload();
-        let request = send::describe(door, request.bucket(door.name()), key, upload)
+        let request = send::describe(door, request.bucket(door.name()), key, &upload.into())
             // A store that was not told so keeps no hash of a part, and refuses the one it is shown.
             .checksum_algorithm(ChecksumAlgorithm::Sha256);
         let begun = timed(door.times.answer, request.send()).await?;

@@ -114,14 +114,32 @@ described!(
     CopyObjectFluentBuilder
 );
 
-/// `request` with everything that the bucket keeps of `upload` besides its bytes.
-pub(super) fn describe<R: Described>(door: &Door, request: R, key: &str, upload: &Upload) -> R {
+/// What the bucket keeps of a file besides its bytes and its name.
+pub(super) struct Facts {
+    pub(super) mtime_ns: i64,
+    pub(super) sha256: Option<Sha256>,
+}
+
+impl From<&Upload> for Facts {
+    fn from(upload: &Upload) -> Facts {
+        Facts {
+            mtime_ns: upload.mtime_ns,
+            sha256: Some(upload.sha256),
+        }
+    }
+}
+
+/// `request` with everything that the bucket keeps of a file besides its bytes.
+pub(super) fn describe<R: Described>(door: &Door, request: R, key: &str, facts: &Facts) -> R {
     let class = door.bucket.storage_class.as_deref().map(StorageClass::from);
     let request = request
         .object(key, content_type(key))
-        .note(times::MTIME, times::show(upload.mtime_ns))
-        .note(answer::SHA256, upload.sha256.to_hex())
+        .note(times::MTIME, times::show(facts.mtime_ns))
         .class(class);
+    let request = match facts.sha256 {
+        Some(sha256) => request.note(answer::SHA256, sha256.to_hex()),
+        None => request,
+    };
     match &door.bucket.encryption {
         None => request,
         Some(Encryption::Aes256) => request.sealed(ServerSideEncryption::Aes256, None),

@@ -25,10 +25,7 @@ pub(super) async fn put(
     only: &Precondition,
 ) -> Result<Meta> {
     let key = door.keys.key(path)?;
-    let condition = Condition {
-        only,
-        is_heeded: *only == Precondition::None || guard.ask(door).await?,
-    };
+    let condition = Condition::new(door, guard, only).await?;
     let put = match upload.size < multipart::LARGE {
         true => single(door, &key, upload, &condition).await,
         false => multipart::put(door, &key, upload, &condition).await,
@@ -55,7 +52,16 @@ pub(super) struct Condition<'a> {
     is_heeded: bool,
 }
 
-impl Condition<'_> {
+impl<'a> Condition<'a> {
+    pub(super) async fn new(
+        door: &Door,
+        guard: &Guard,
+        only: &'a Precondition,
+    ) -> Result<Condition<'a>> {
+        let is_heeded = *only == Precondition::None || guard.ask(door).await?;
+        Ok(Condition { only, is_heeded })
+    }
+
     /// Whether it holds now.
     pub(super) async fn holds(&self, door: &Door, key: &str) -> Result<()> {
         if *self.only == Precondition::None {
@@ -77,17 +83,7 @@ impl Condition<'_> {
             self.holds(door, key).await?;
             return Ok(Told::default());
         }
-        Ok(match self.only {
-            Precondition::None => Told::default(),
-            Precondition::Absent => Told {
-                none: Some("*".into()),
-                same: None,
-            },
-            Precondition::Matches(version) => Told {
-                none: None,
-                same: Some(version.to_etag()),
-            },
-        })
+        Ok(Told::of(self.only))
     }
 }
 
@@ -96,6 +92,19 @@ impl Condition<'_> {
 pub(super) struct Told {
     pub(super) none: Option<String>,
     pub(super) same: Option<String>,
+}
+
+impl Told {
+    /// What tells a store of `only`.
+    pub(super) fn of(only: &Precondition) -> Told {
+        let mut told = Told::default();
+        match only {
+            Precondition::None => {}
+            Precondition::Absent => told.none = Some("*".into()),
+            Precondition::Matches(version) => told.same = Some(version.to_etag()),
+        }
+        told
+    }
 }
 
 /// In one request.
@@ -108,7 +117,7 @@ async fn single(
     let pulse = Pulse::default();
     let body = send::sent(upload, 0..upload.size, upload.sha256, &pulse).await?;
     let request = door.client().await?.put_object();
-    let request = send::describe(door, request.bucket(door.name()), key, upload)
+    let request = send::describe(door, request.bucket(door.name()), key, &upload.into())
         .content_length(i64::try_from(upload.size).unwrap_or(i64::MAX))
         .checksum_sha256(send::base64(upload.sha256))
         .body(body);

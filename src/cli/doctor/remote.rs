@@ -147,6 +147,7 @@ mod tests {
         changes: false,
         listing: true,
         probe: false,
+        copy: true,
         page: Some(1000),
     };
 
