@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256 as Hasher};
 
 use crate::error::{Error, Kind, Result};
 use crate::path::RelPath;
@@ -91,6 +92,16 @@ impl Sha256 {
     /// 64 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
         hex::encode(self.0)
+    }
+
+    /// What stands in for the hash of bytes that nobody here has read: what their remote calls
+    /// them, and how many they are. A store that names versions by their bytes calls a copy so, too.
+    pub fn stand_in(version: &Version, size: u64) -> Sha256 {
+        let mut hasher = Hasher::new();
+        hasher.update(b"unread ");
+        hasher.update(size.to_le_bytes());
+        hasher.update(version.as_str());
+        Sha256(hasher.finalize().into())
     }
 
     /// Takes 32 raw bytes, as a database stores them.

@@ -7,6 +7,8 @@
 )]
 
 mod common;
+#[path = "bucket/copying.rs"]
+mod copying;
 #[path = "bucket/faults.rs"]
 mod faults;
 #[path = "bucket/listing.rs"]

@@ -262,3 +262,66 @@ fn p14_many_objects_are_listed_read_and_then_cost_nothing() {
     assert_eq!(requests(&b), 0, "a warm run asks for nothing");
     same(&second, &real);
 }
+
+#[test]
+#[ignore = "needs Garage: make test-garage"]
+fn p13_what_was_never_read_is_renamed_without_its_bytes() {
+    let lab = Lab::new();
+    let garage = started(&lab);
+    let url = garage.url("y/z");
+    let a = mounted(&lab, "a", &url, &["--upload"]);
+    let files = [
+        ("small + ü.csv", 5_000),
+        ("large.bin", 20 << 20),
+        ("empty", 0),
+    ];
+    for (n, (name, size)) in files.iter().enumerate() {
+        put(&a.path("old").join(name), &bytes(n as u64, *size));
+        age(&a.path("old").join(name), n as u64);
+    }
+    a.flush();
+    let b = mounted(&lab, "b", &url, &["--upload", "--propagate-deletes"]);
+    fs::rename(b.path("old"), b.path("new")).unwrap();
+    b.flush();
+    let counts = b.status()["counts"].clone();
+    assert_eq!(
+        (&counts["bytes_down"], &counts["bytes_up"]),
+        (&0.into(), &0.into()),
+        "{counts}"
+    );
+    let renamed = Instant::now();
+    // Another time alone, of a file that is held.
+    assert!(fs::read(b.path("new/large.bin")).unwrap() == bytes(1, 20 << 20));
+    assert!(fs::read(b.path("new/small + ü.csv")).unwrap() == bytes(0, 5_000));
+    age(&b.path("new/small + ü.csv"), 99);
+    b.flush();
+    assert_eq!(b.status()["counts"]["bytes_up"], 0);
+    // Stores tell arrivals to the second.
+    eventually("a second has passed since the last arrival", || {
+        renamed.elapsed() > Duration::from_millis(1100)
+    });
+    a.sync();
+    assert_eq!(count(&a.path("old")), 0);
+    for (n, (name, size)) in files.iter().enumerate() {
+        let moved = a.path("new").join(name);
+        eventually("its time is known", || {
+            time(&moved) == time(&b.path("new").join(name))
+        });
+        assert!(
+            fs::read(&moved).unwrap() == bytes(n as u64, *size),
+            "{name}"
+        );
+    }
+    let small = a.path("new/small + ü.csv");
+    assert_eq!(time(&small), (1_000_000_099, 123_456_789));
+    assert_eq!(time(&a.path("new/large.bin")).0, 1_000_000_001);
+    // A name that somebody took meanwhile stays theirs.
+    put(&a.path("taken"), b"by a");
+    a.flush();
+    fs::rename(b.path("new/empty"), b.path("taken")).unwrap();
+    b.flush();
+    eventually("the conflict is told", || {
+        b.status()["conflicts"].as_array().unwrap().len() == 1
+    });
+    assert_eq!(fs::read(b.path("taken")).unwrap(), b"by a");
+}

@@ -6,6 +6,7 @@
 //! that was answered. An answered edit survives the death of the process; after
 //! [`Index::sync`] it survives a power cut.
 
+mod copied;
 pub mod edit;
 mod follow;
 pub mod habits;

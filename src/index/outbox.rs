@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
+use super::copied::shows_other;
 use super::node::{self, Node, NodeId, RemoteId, Replica};
 use super::schema::sql;
 use super::writer::Writer;
@@ -47,12 +48,25 @@ pub struct OutboxRow {
 pub enum Sent {
     /// The remote has these bytes under this key now.
     Published(Meta),
+    /// The remote has them there now, for it copied what it has in this version; nobody here need
+    /// have read them.
+    Copied(Meta, Version),
     /// It had them already.
     Known,
     /// The key is gone at the remote.
     Deleted,
     /// There is nothing to send any more.
     Moot,
+}
+
+impl Sent {
+    /// What the remote has under the key now, if that was sent or copied there.
+    fn published(&self) -> Option<&Meta> {
+        match self {
+            Sent::Published(meta) | Sent::Copied(meta, _) => Some(meta),
+            Sent::Known | Sent::Deleted | Sent::Moot => None,
+        }
+    }
 }
 
 pub(super) fn operation(node: Option<i64>, key: Option<Vec<u8>>) -> Result<Operation> {
@@ -149,7 +163,7 @@ pub fn attempts(c: &rusqlite::Connection, remote: RemoteId, key: &RelPath) -> Re
     Ok(node::rows(c, query, params![remote.0, key.as_bytes()], |_| Ok(()))?.len())
 }
 
-/// Whether these bytes were sent under `key` from here and not answered.
+/// Whether these bytes, or what looks so, were sent under `key` from here and not answered.
 pub fn was_attempted(
     c: &rusqlite::Connection,
     remote: RemoteId,
@@ -288,7 +302,7 @@ impl Writer {
         Ok(found.into_iter().next().flatten())
     }
 
-    /// These bytes are about to be sent under `key`: whatever becomes of the answer, they are no
+    /// These bytes, or a copy that looks so, are about to be sent under `key`: whatever becomes of the answer, they are no
     /// other's version when they turn up there. Returns false, and they must not be sent, if the
     /// row is not as it was read: the end of an earlier upload may have come in between.
     pub fn attempt(&mut self, row: &OutboxRow, key: &RelPath, sha256: Sha256) -> Result<bool> {
@@ -408,14 +422,24 @@ impl Writer {
             (Operation::Put(id), _) => node::node(&self.c, *id)?,
             (Operation::Delete(_), _) => None,
         };
-        if let Sent::Published(meta) = outcome {
-            self.note_published(row, key, meta, node.as_ref(), now_ns)?;
+        if self.is_orphaned(row, key, outcome, node.as_ref(), now_ns)? {
+            return Ok(());
         }
-        match (still, outcome) {
-            (Some((generation, _)), _) if generation as u64 == row.generation => {
+        if let Sent::Copied(meta, of) = outcome {
+            self.name_attempt(row.remote, key, of, meta)?;
+        }
+        let shows_other = shows_other(row, outcome, node.as_ref());
+        if let Some(meta) = outcome.published() {
+            self.note_published(row, key, meta, node.as_ref(), shows_other, now_ns)?;
+        }
+        if let (Sent::Copied(meta, of), Some(node)) = (outcome, &node) {
+            self.relabel(node, row.remote, key, of, &meta.version)?;
+        }
+        match (still, outcome.published()) {
+            (Some((generation, _)), _) if generation as u64 == row.generation && !shows_other => {
                 self.finish(row, node.as_ref(), outcome, now_ns)
             }
-            (_, Sent::Published(meta)) => self.now_based_on(row.remote, key, meta),
+            (_, Some(meta)) => self.now_based_on(row.remote, key, meta),
             _ => Ok(()),
         }
     }
@@ -444,6 +468,7 @@ impl Writer {
         key: &RelPath,
         meta: &Meta,
         node: Option<&Node>,
+        shows_other: bool,
         now_ns: i64,
     ) -> Result<()> {
         let here = match node {
@@ -497,6 +522,10 @@ impl Writer {
         if let Some(before) = before.filter(|before| *before != node.id) {
             self.lost_replica(before, key, now_ns)?;
         }
+        if shows_other {
+            // Its bytes are under the old name only.
+            return Ok(());
+        }
         self.leave_old_names(node, row.remote, key)
     }
 
@@ -511,7 +540,8 @@ impl Writer {
     ) -> Result<()> {
         self.run_sql("DELETE FROM outbox WHERE id = ?1", [row.id])?;
         let Some(node) = node else { return Ok(()) };
-        if !matches!(outcome, Sent::Published(_) | Sent::Known) || is_queued(&self.c, node.id)? {
+        let is_there = outcome.published().is_some() || matches!(outcome, Sent::Known);
+        if !is_there || is_queued(&self.c, node.id)? {
             return Ok(());
         }
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
@@ -522,10 +552,7 @@ impl Writer {
         let Some(replica) = replica else {
             return Ok(());
         };
-        let meta = match outcome {
-            Sent::Published(meta) => meta,
-            _ => &replica.meta,
-        };
+        let meta = outcome.published().unwrap_or(&replica.meta);
         self.run_sql(
             "UPDATE nodes SET dirty = 0, touched = 0, origin = ?2, version = ?3, sha256 = coalesce(?4, sha256)
              WHERE id = ?1",

@@ -503,6 +503,10 @@ impl Writer {
                 ],
             )?;
         }
+        if let Some(path) = &path {
+            // Nobody here deleted it: a copy under its new name, if it did arrive, is to be seen.
+            self.run_sql("DELETE FROM attempts WHERE key = ?1", [path.as_bytes()])?;
+        }
         self.drop_node(node)?;
         if let Some(name) = &node.name {
             self.tell(node.parent, name);

@@ -30,8 +30,8 @@ const KEPT_ASIDE: usize = 3;
 ///   that as well as the writer's time; `rough`: the writer's time is not known yet.
 /// - `outbox`: what must go up. A put names a node, a delete names a key. An id is never given
 ///   twice: an upload that ends after its row went must not find another in its place.
-/// - `attempts`: hashes of what was sent and not answered, for it may be there all the same:
-///   then it is no other's version. `propagate`: it was deleted here since, and is to go there too.
+/// - `attempts`: hashes of what was sent and not answered, for it may be there all the same: then
+///   it is no other's version. Of a copy whose bytes nobody here has read: `Sha256::stand_in`. `propagate`: it was deleted here since, and is to go there too.
 /// - `staged`: files being written; `closed` once a `close()` returned.
 /// - `moving`: renames whose tree may have changed and whose rows have not yet.
 /// - `doomed`: stored files whose row is gone; removed from the tree if they are still the same.

@@ -12,6 +12,7 @@ use crate::path::Name;
 const NOW: i64 = 1_700_000_000_000_000_000;
 const NOW_MS: i64 = NOW / 1_000_000;
 
+mod copied;
 mod learn;
 mod order;
 

@@ -2,6 +2,7 @@
 
 pub mod commit;
 mod conflict;
+mod copy;
 pub mod download;
 pub mod flight;
 pub mod order;

@@ -57,9 +57,9 @@ pub trait Rules: Send + Sync {
 /// Everything that goes up.
 pub struct Uploads {
     pub(super) commit: Arc<Commit>,
-    downloads: Arc<Downloads>,
+    pub(super) downloads: Arc<Downloads>,
     remotes: Remotes,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) rules: Arc<dyn Rules>,
     pub(super) order: Order,
     chance: Chance,
@@ -347,6 +347,11 @@ impl Uploads {
 
     async fn put(&self, row: &OutboxRow, id: NodeId, remote: &Arc<Remote>) -> Result<()> {
         let index = &self.commit.index;
+        let now = index.read(|c| outbox::row(c, row.id))?;
+        if now.is_none_or(|now| (now.generation, &now.base) != (row.generation, &row.base)) {
+            // It ended, or was queued anew, just after it was read: it is looked at again as it is.
+            return Ok(());
+        }
         let (Some(node), Some(path)) = (index.node(id)?, index.path_of(id)?) else {
             return self.finish(row, RelPath::root(), Sent::Moot).await;
         };
@@ -359,6 +364,9 @@ impl Uploads {
         }
         if self.rules.is_local_only(&path) {
             return self.finish(row, path, Sent::Moot).await;
+        }
+        if self.copy_clean(row, &node, &path, remote).await? {
+            return Ok(());
         }
         if node.held != Held::Whole {
             // Renamed here without ever being read: its bytes come first. Those of an older version are not it.
@@ -376,23 +384,17 @@ impl Uploads {
             self.metrics.upload_skipped.add(1);
             return self.finish(row, path, Sent::Known).await;
         }
-        self.rescue_target(id, &path, remote.id).await?;
-        let (sha256, key, sending) = (upload.sha256, path.clone(), row.clone());
-        let is_current = index
-            .edit_later(move |w| w.attempt(&sending, &key, sha256))
-            .await?;
-        if !is_current {
-            // It is looked at again as it is now.
+        if self.copy_equal(row, &node, &path, remote, &upload).await? {
             return Ok(());
         }
-        let precondition = match &row.base {
-            Some(version) => Precondition::Matches(version.clone()),
-            None => Precondition::Absent,
-        };
+        self.rescue_target(id, &path, remote.id).await?;
+        if !self.attempt(row, &path, upload.sha256).await? {
+            return Ok(());
+        }
         crash::point("upload.begin");
         match remote
             .backend
-            .put(&path, upload.clone(), precondition)
+            .put(&path, upload.clone(), precondition(row))
             .await
         {
             Ok(meta) => {
@@ -409,9 +411,28 @@ impl Uploads {
         }
     }
 
+    /// Notes what is about to be sent. Returns false if the row is looked at again as it is now.
+    pub(super) async fn attempt(
+        &self,
+        row: &OutboxRow,
+        path: &RelPath,
+        sha256: Sha256,
+    ) -> Result<bool> {
+        let (key, row) = (path.clone(), row.clone());
+        self.commit
+            .index
+            .edit_later(move |w| w.attempt(&row, &key, sha256))
+            .await
+    }
+
     /// What is about to be replaced at the remote may be all there is of another file, which was
     /// renamed away from this path and never read: its bytes come first.
-    async fn rescue_target(&self, id: NodeId, path: &RelPath, remote: RemoteId) -> Result<()> {
+    pub(super) async fn rescue_target(
+        &self,
+        id: NodeId,
+        path: &RelPath,
+        remote: RemoteId,
+    ) -> Result<()> {
         let index = &self.commit.index;
         let replica = index.read(|c| rows::replica(c, remote, path))?;
         let other = match replica.and_then(|r| r.node).filter(|other| *other != id) {
@@ -482,6 +503,14 @@ impl Uploads {
                 && row.base.as_ref() == Some(&r.meta.version)
                 && (!node.touched || r.meta.mtime_ns == upload.mtime_ns)
         }))
+    }
+}
+
+/// What must be true at the remote for the row's file to go up.
+pub(super) fn precondition(row: &OutboxRow) -> Precondition {
+    match &row.base {
+        Some(version) => Precondition::Matches(version.clone()),
+        None => Precondition::Absent,
     }
 }
 

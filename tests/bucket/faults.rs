@@ -99,7 +99,7 @@ async fn p10_wrong_keys_and_wrong_buckets_are_told_without_the_keys() {
 }
 
 /// A server that says the same to everybody; then it holds the line, or hangs up.
-fn says(answer: Vec<u8>, holds: bool) -> String {
+pub fn says(answer: Vec<u8>, holds: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -123,7 +123,7 @@ fn says(answer: Vec<u8>, holds: bool) -> String {
     format!("s3://bucket/p?endpoint={endpoint}&region=us-east-1")
 }
 
-fn say(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub fn say(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\n{headers}connection: close\r\n\r\n{body}").into_bytes()
 }
 

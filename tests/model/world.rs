@@ -327,7 +327,8 @@ impl World {
             Step::Push => self.push(false),
             Step::LosePut => {
                 let fault = Fault::LoseAnswer(Kind::TimedOut);
-                self.memory.script(Op::Put, 1, fault);
+                self.memory.script(Op::Put, 1, fault.clone());
+                self.memory.script(Op::Copy, 1, fault);
                 Ok(())
             }
             Step::Online(online) => {
