@@ -127,6 +127,8 @@ pub struct MountConfig {
     pub threads: usize,
     /// Downloads at a time.
     pub transfers: usize,
+    /// Files fetched at a time that no reader has asked for yet; 0: none.
+    pub prefetch: usize,
     /// Uploads at a time.
     pub uploads: usize,
     /// What is logged: a level, or a filter such as `larder=debug`.

@@ -144,6 +144,7 @@ fn build(
         clock: clock.clone(),
         runtime: runtime.handle().clone(),
         lanes: (config.transfers, config.uploads),
+        prefetch: config.prefetch,
         refresh: config.refresh,
     });
     if let Some(aside) = aside {
@@ -363,6 +364,11 @@ fn background(
         overlay
             .clone()
             .keep_room(limits(&daemon.config), stop.clone()),
+    );
+    tasks.spawn(
+        overlay
+            .clone()
+            .fetch_ahead(limits(&daemon.config), stop.clone()),
     );
     tasks.spawn(watch_presence(overlay.clone(), events, stop.clone()));
     let (overlay, stop) = (overlay.clone(), stop.clone());

@@ -27,6 +27,10 @@ pub struct Metrics {
     pub hits: Counter,
     /// Opens that needed a remote.
     pub misses: Counter,
+    /// Files fetched before they were asked for.
+    pub ahead: Counter,
+    /// Of these, the ones that were opened then.
+    pub ahead_used: Counter,
     /// Requests made to remotes, retries included.
     pub requests: Counter,
     /// Requests that failed.
@@ -52,6 +56,10 @@ pub struct Metrics {
 pub struct Counts {
     pub hits: u64,
     pub misses: u64,
+    #[serde(default)]
+    pub ahead: u64,
+    #[serde(default)]
+    pub ahead_used: u64,
     pub requests: u64,
     pub failures: u64,
     pub bytes_down: u64,
@@ -69,6 +77,8 @@ impl Metrics {
         Counts {
             hits: self.hits.get(),
             misses: self.misses.get(),
+            ahead: self.ahead.get(),
+            ahead_used: self.ahead_used.get(),
             requests: self.requests.get(),
             failures: self.failures.get(),
             bytes_down: self.bytes_down.get(),

@@ -11,6 +11,8 @@ mod common;
 #[path = "common/proxy.rs"]
 mod proxy;
 
+#[path = "network/ahead.rs"]
+mod ahead;
 #[path = "network/away.rs"]
 mod away;
 #[path = "network/deletes.rs"]

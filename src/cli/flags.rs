@@ -94,6 +94,10 @@ pub struct MountFlags {
     /// Downloads at a time [default: 8]
     #[arg(long, value_name = "NUMBER")]
     transfers: Option<OsString>,
+    /// Files to fetch at a time for readers that go through a folder in order, before they ask; 0
+    /// for none [default: 24]
+    #[arg(long, value_name = "NUMBER")]
+    prefetch: Option<OsString>,
     /// Uploads at a time [default: 4]
     #[arg(long, value_name = "NUMBER")]
     uploads: Option<OsString>,
@@ -145,6 +149,7 @@ impl MountFlags {
         flags.set("passthrough", self.no_passthrough.then_some("false"));
         flags.set("threads", self.threads.clone());
         flags.set("transfers", self.transfers.clone());
+        flags.set("prefetch", self.prefetch.clone());
         flags.set("uploads", self.uploads.clone());
         flags.set("log", self.log.clone());
         flags

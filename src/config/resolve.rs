@@ -76,6 +76,10 @@ pub fn resolve_mount(
         passthrough: values.switch("passthrough")?,
         threads: values.read("threads", |text| few(text, 64, "a number from 1 to 64"))?,
         transfers: values.read("transfers", |text| few(text, 256, "a number from 1 to 256"))?,
+        prefetch: values.read("prefetch", |text| match text.trim() {
+            "0" => Ok(0),
+            text => few(text, 256, "a number from 0 (never) to 256"),
+        })?,
         uploads: values.read("uploads", |text| few(text, 64, "a number from 1 to 64"))?,
         log: values.log()?,
     };

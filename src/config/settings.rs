@@ -205,6 +205,7 @@ static MOUNT: &[Setting] = &[
     ),
     one("threads", &[("LARDER_THREADS", Plain)], Some("4")),
     one("transfers", &[("LARDER_TRANSFERS", Plain)], Some("8")),
+    one("prefetch", &[("LARDER_PREFETCH", Plain)], Some("24")),
     one("uploads", &[("LARDER_UPLOADS", Plain)], Some("4")),
     one("log", &[("LARDER_LOG", Plain)], Some("info")),
 ];

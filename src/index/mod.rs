@@ -22,6 +22,7 @@ mod schema;
 pub mod served;
 mod spare;
 mod vfs;
+pub mod walk;
 mod whiteout;
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::index::{Index, Node, NodeId, NodeKind};
 use crate::metrics::Metrics;
 use crate::path::RelPath;
 use crate::store::Store;
+use crate::transfer::ahead::Ahead;
 use crate::transfer::commit::Commit;
 use crate::transfer::download::Downloads;
 use crate::transfer::upload::Uploads;
@@ -159,6 +160,7 @@ pub struct Overlay {
     pub commit: Arc<Commit>,
     pub downloads: Arc<Downloads>,
     pub uploads: Arc<Uploads>,
+    ahead: Arc<Ahead>,
     pub remotes: Remotes,
     pub metrics: Arc<Metrics>,
     pub settings: Arc<Settings>,
@@ -195,6 +197,8 @@ pub struct Parts {
     pub runtime: tokio::runtime::Handle,
     /// Downloads, and uploads a remote, at once.
     pub lanes: (usize, usize),
+    /// Most files fetched at once that nobody asked for yet.
+    pub prefetch: usize,
     /// How long a remote's answer about one name is remembered.
     pub refresh: Duration,
 }
@@ -211,6 +215,7 @@ impl Overlay {
             clock,
             runtime,
             lanes,
+            prefetch,
             refresh,
         } = parts;
         let settings = Arc::new(settings);
@@ -240,7 +245,10 @@ impl Overlay {
             rules,
             lanes.1,
         );
+        // What nothing is kept of has no place to wait in.
+        let ahead = Ahead::new(if settings.stream { 0 } else { prefetch });
         let overlay = Arc::new(Overlay {
+            ahead: Arc::new(ahead),
             store,
             index,
             commit,

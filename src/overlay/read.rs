@@ -38,10 +38,12 @@ impl Overlay {
         match self.open_here(id) {
             Ok(Some(opened)) => {
                 self.metrics.hits.add(1);
+                self.ahead.opened(id, true);
                 Answer::Now(Ok(opened))
             }
             Ok(None) => {
                 self.metrics.misses.add(1);
+                self.ahead.opened(id, false);
                 let this = self.clone();
                 Answer::later(async move { this.open_remote(id).await })
             }

@@ -21,6 +21,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const PAGE: usize = 512;
 /// Uses noted in memory before they are written.
 const USES: usize = 4096;
+/// Files that may be on their way ahead of readers when one more is to come.
+const FILES_AHEAD: u64 = 256;
 /// What a writer that meets a full disk asks for.
 const AT_ONCE: Need = Need {
     bytes: 64 << 20,
@@ -60,6 +62,27 @@ impl Overlay {
                 () = tokio::time::sleep(if self.has_undone() { RETRY } else { LOOK }) => {}
             }
         }
+    }
+
+    /// Fetches what readers are about to open, as long as nothing has to go for it; until `stop`.
+    pub async fn fetch_ahead(self: Arc<Self>, limits: Limits, stop: CancellationToken) {
+        let this = self.clone();
+        let has_room = move |bytes| this.has_room_for(bytes, &limits).unwrap_or_default();
+        let (downloads, metrics) = (self.downloads.clone(), self.metrics.clone());
+        self.ahead
+            .clone()
+            .run(downloads, metrics, Box::new(has_room), stop)
+            .await;
+    }
+
+    fn has_room_for(&self, bytes: u64, limits: &Limits) -> Result<bool> {
+        let now = self.usage()?;
+        let then = Usage {
+            held_bytes: now.held_bytes.saturating_add(bytes),
+            held_files: now.held_files.saturating_add(FILES_AHEAD),
+            free_bytes: now.free_bytes.saturating_sub(bytes),
+        };
+        Ok(need(limits, &then).is_none())
     }
 
     /// Asks for a look at the limits and at what is doomed.

@@ -43,6 +43,8 @@ pub struct Downloads {
     flights: Mutex<HashMap<NodeId, Weak<Flight>>>,
     small_lanes: Arc<Semaphore>,
     big_lanes: Arc<Semaphore>,
+    /// Whoever fetches ahead bounds itself.
+    ahead_lanes: Arc<Semaphore>,
     landings: Semaphore,
     /// Makes room on a full disk, if there is something to drop; blocks. False: there is not.
     room: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
@@ -68,6 +70,7 @@ impl Downloads {
             flights: Mutex::new(HashMap::new()),
             small_lanes: Arc::new(Semaphore::new(lanes.max(1))),
             big_lanes: Arc::new(Semaphore::new((lanes / 2).max(1))),
+            ahead_lanes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             landings: Semaphore::new(LANDINGS),
             room: OnceLock::new(),
             stream_only,
@@ -102,6 +105,20 @@ impl Downloads {
     /// The flight that brings `node`, started if there is none.
     /// Errors: `Offline` if no remote that has the file is there.
     pub fn board(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
+        let lanes = if node.size <= SMALL {
+            &self.small_lanes
+        } else {
+            &self.big_lanes
+        };
+        self.board_in(node, lanes)
+    }
+
+    /// The same for a file that nobody has asked for yet: it takes nobody's lane.
+    pub(super) fn board_ahead(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
+        self.board_in(node, &self.ahead_lanes)
+    }
+
+    fn board_in(self: &Arc<Self>, node: &Node, lanes: &Arc<Semaphore>) -> Result<Passenger> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(&node.id).and_then(Weak::upgrade)
             && !matches!(flight.stage(), Stage::Failed(_))
@@ -119,9 +136,9 @@ impl Downloads {
         flights.insert(node.id, Arc::downgrade(&flight));
         let passenger = flight.join();
         drop(flights);
-        let this = self.clone();
+        let (this, lanes) = (self.clone(), lanes.clone());
         self.runtime
-            .spawn(async move { this.fly(flight, sources).await });
+            .spawn(async move { this.fly(flight, sources, lanes).await });
         Ok(passenger)
     }
 
@@ -180,13 +197,13 @@ impl Downloads {
         }
     }
 
-    async fn fly(self: Arc<Self>, flight: Arc<Flight>, sources: Vec<(Arc<Remote>, Replica)>) {
-        let lanes = if flight.size() <= SMALL {
-            &self.small_lanes
-        } else {
-            &self.big_lanes
-        };
-        let Ok(lane) = lanes.clone().acquire_owned().await else {
+    async fn fly(
+        self: Arc<Self>,
+        flight: Arc<Flight>,
+        sources: Vec<(Arc<Remote>, Replica)>,
+        lanes: Arc<Semaphore>,
+    ) {
+        let Ok(lane) = lanes.acquire_owned().await else {
             return;
         };
         match self.fetch(&flight, sources).await {

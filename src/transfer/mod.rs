@@ -1,5 +1,6 @@
 //! What moves bytes: down in flights, up from the outbox, and into place by one commit.
 
+pub mod ahead;
 pub mod commit;
 mod conflict;
 mod copy;

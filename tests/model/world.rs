@@ -204,6 +204,7 @@ impl World {
             clock: self.clock.clone(),
             runtime: self.runtime.handle().clone(),
             lanes: (4, 4),
+            prefetch: 4,
             refresh: std::time::Duration::from_secs(30),
         });
         overlay.recover().unwrap();

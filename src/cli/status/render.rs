@@ -221,8 +221,16 @@ fn outbox(o: &OutboxStatus, now_ms: i64, upload: bool) -> String {
 fn reads(s: &Status) -> String {
     let c = &s.counts;
     let asked = show::count(c.requests, "request", "requests");
+    let ahead = match c.ahead {
+        0 => String::new(),
+        n => format!(
+            ", {} fetched ahead ({} of them read)",
+            show::number(n),
+            show::number(c.ahead_used)
+        ),
+    };
     format!(
-        "{}, {}; {} down, {} up; {asked}, {} failed; by {}; offline: {}",
+        "{}, {}{ahead}; {} down, {} up; {asked}, {} failed; by {}; offline: {}",
         show::count(c.hits, "hit", "hits"),
         show::count(c.misses, "miss", "misses"),
         show::bytes(c.bytes_down),
