@@ -80,7 +80,7 @@ fn files(root: &Path) -> Vec<String> {
     found
 }
 
-/// Section 10, check 14 of what Lumibot needs: its own requests, in its own order.
+/// Section 10, check 14 of what Lumibot needs: its own manager, with no client but its own.
 #[test]
 fn p1_lumibot_has_its_bucket_here() {
     let lab = Lab::new();
@@ -97,7 +97,7 @@ fn p1_lumibot_has_its_bucket_here() {
             cache.as_os_str(),
             OsStr::new("my-bucket"),
         ];
-        run("lumibot.py", words, &env);
+        run("cache_manager.py", words, &env);
     }
     let folder = "thetadata/stock/minute/ohlc";
     for name in [
