@@ -15,6 +15,8 @@ use crate::store::evict::{Candidate, Limits, Need, Usage, need, pick};
 
 /// How often the limits are looked at when nothing happens.
 const LOOK: Duration = Duration::from_secs(15);
+/// Time between two looks at least.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How often an end that could not be noted is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Candidates read in one go.
@@ -56,6 +58,11 @@ impl Overlay {
             if let Ok(Err(error)) = done {
                 tracing::warn!(%error, "the store could not be tidied");
             }
+            // Who writes many files is not to pay for a look after each.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.room.notified() => {}
@@ -77,6 +84,9 @@ impl Overlay {
 
     fn has_room_for(&self, bytes: u64, limits: &Limits) -> Result<bool> {
         let now = self.usage()?;
+        if now.free_bytes <= bytes {
+            return Ok(false);
+        }
         let then = Usage {
             held_bytes: now.held_bytes.saturating_add(bytes),
             held_files: now.held_files.saturating_add(FILES_AHEAD),
@@ -104,6 +114,16 @@ impl Overlay {
         let kept = self.keep_limits(limits);
         self.store.empty_graveyard()?;
         noted.and(buried).and(kept).and(self.finish_undone())
+    }
+
+    /// What is left to do before the folder is a plain one: what remotes deleted goes, and what was
+    /// used is noted. Blocks.
+    pub fn tidy_last(&self) -> Result<()> {
+        if let Err(error) = self.bury_doomed() {
+            tracing::warn!(%error, "what a remote deleted stays in the folder until the next mount");
+        }
+        self.store.empty_graveyard()?;
+        self.write_uses()
     }
 
     fn keep_limits(&self, limits: &Limits) -> Result<()> {

@@ -37,6 +37,8 @@ use crate::path::RelPath;
 const PAGE: usize = 512;
 /// The queue looks again after this long even if nothing was said.
 const IDLE: Duration = Duration::from_secs(30);
+/// Time between two passes through the outbox at least.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait in a lane after a failure that could not be noted.
 const UNNOTED_MAX_MS: i64 = 5000;
 
@@ -134,6 +136,10 @@ impl Uploads {
 
     /// Runs until `stop`; what is under way is then given up, its rows stay.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        if !self.remotes.iter().any(|remote| remote.upload) {
+            // What changed here is on record all the same, for the day when one does.
+            return stop.cancelled().await;
+        }
         while !stop.is_cancelled() {
             let wait = match self.start_ready() {
                 Ok(wait) => wait,
@@ -147,6 +153,8 @@ impl Uploads {
                 () = self.kick.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
+            // Who writes many files is not to pay for a pass after each.
+            tokio::time::sleep(PAUSE).await;
         }
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.values().for_each(|r| r.cancel.cancel());
@@ -154,6 +162,9 @@ impl Uploads {
 
     /// Starts what may start; returns how long nothing else will be ready by itself.
     fn start_ready(self: &Arc<Self>) -> Result<Duration> {
+        if self.is_full() {
+            return Ok(IDLE);
+        }
         let now = self.commit.clock.now_ms();
         let mut after = 0;
         self.order.pass_begins();

@@ -20,7 +20,7 @@ fn left(lab: &Lab) -> (Server, PathBuf) {
         put(&lab.path("srv").join(name(n)), &bytes(n, 3000));
     }
     let server = lab.serve("srv", &[]);
-    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    let mount = lab.mount("mnt", &["--remote", &server.url, "--prefetch", "0"]);
     eventually("all is listed", || mount.path(name(FILES - 1)).exists());
     for n in 0..FILES / 2 {
         assert_eq!(fs::read(mount.path(name(n))).unwrap(), bytes(n, 3000));
