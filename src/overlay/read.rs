@@ -271,7 +271,7 @@ impl Overlay {
     /// A download that failed does not fail its readers for ever: the next read tries again, for
     /// the same version. Errors: `Stale` if that is gone.
     fn fly_again(&self, open: &OpenNode, failed: &Flight) -> Result<Arc<Flight>> {
-        let passenger = self.downloads.board(&failed.node)?;
+        let passenger = self.downloads.board_again(&failed.node)?;
         let flight = Arc::clone(&passenger);
         let mut state = open.lock();
         if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_))) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::trails::{Bounds, Expected, TrailId, Trails};
 use super::download::Downloads;
 use super::flight::Passenger;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, walk};
 use crate::metrics::Metrics;
 
@@ -191,12 +191,16 @@ impl Walker {
             return Ok(None);
         };
         if !(self.has_room)(node.size + BYTES) {
-            return Err(crate::error::Error::new(
-                crate::error::Kind::NoSpace,
+            return Err(Error::new(
+                Kind::NoSpace,
                 "something else would have to go for it",
             ));
         }
-        self.downloads.board_ahead(&node).map(Some)
+        match self.downloads.board_ahead(&node) {
+            // It came, or became another, at this moment.
+            Err(error) if error.kind() == Kind::Stale => Ok(None),
+            boarded => boarded.map(Some),
+        }
     }
 }
 

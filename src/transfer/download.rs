@@ -5,16 +5,15 @@
 //! retry or an error, never in bytes shown as the file's (promise P1).
 
 use std::collections::HashMap;
-use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::Commit;
 use super::flight::{Flight, Passenger, Stage};
+use super::front::Front;
 use super::plan;
 use crate::backends::remote::{Remote, Remotes};
 use crate::error::{Error, Kind, Result};
@@ -103,27 +102,43 @@ impl Downloads {
     }
 
     /// The flight that brings `node`, started if there is none.
-    /// Errors: `Offline` if no remote that has the file is there.
+    /// Errors: `Offline` if no remote that has the file is there; `Stale` if the file is here by now.
     pub fn board(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
-        let lanes = if node.size <= SMALL {
-            &self.small_lanes
-        } else {
-            &self.big_lanes
-        };
-        self.board_in(node, lanes)
+        self.board_in(node, self.lanes(node), true)
+    }
+
+    /// The same for a reader whose flight failed: it needs one, whatever the store has by now.
+    pub fn board_again(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
+        self.board_in(node, self.lanes(node), false)
+    }
+
+    fn lanes(&self, node: &Node) -> &Arc<Semaphore> {
+        match node.size <= SMALL {
+            true => &self.small_lanes,
+            false => &self.big_lanes,
+        }
     }
 
     /// The same for a file that nobody has asked for yet: it takes nobody's lane.
     pub(super) fn board_ahead(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
-        self.board_in(node, &self.ahead_lanes)
+        self.board_in(node, &self.ahead_lanes, true)
     }
 
-    fn board_in(self: &Arc<Self>, node: &Node, lanes: &Arc<Semaphore>) -> Result<Passenger> {
+    fn board_in(
+        self: &Arc<Self>,
+        node: &Node,
+        lanes: &Arc<Semaphore>,
+        if_far: bool,
+    ) -> Result<Passenger> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(&node.id).and_then(Weak::upgrade)
             && !matches!(flight.stage(), Stage::Failed(_))
         {
             return Ok(flight.join());
+        }
+        // Its flight may have landed since the row was read.
+        if if_far && self.is_here(node.id)? {
+            return Err(Error::new(Kind::Stale, "the file is here by now"));
         }
         let Some(version) = node.origin.clone() else {
             return Err(Error::new(Kind::NotFound, "no remote has the file"));
@@ -165,7 +180,10 @@ impl Downloads {
             if node.held == Held::Whole {
                 return Ok(());
             }
-            let passenger = self.board(&node)?;
+            let passenger = match self.board(&node) {
+                Err(error) if error.kind() == Kind::Stale && self.is_here(id)? => return Ok(()),
+                boarded => boarded?,
+            };
             passenger.need_in_tree();
             match passenger.landed().await {
                 // Given up for want of readers just as this one came: it goes on from there.
@@ -176,6 +194,11 @@ impl Downloads {
             self.settled(id).await;
         }
         Err(Error::new(Kind::Stale, "the file keeps changing"))
+    }
+
+    fn is_here(&self, id: NodeId) -> Result<bool> {
+        let node = self.commit.index.node(id)?;
+        Ok(node.is_some_and(|node| node.held == Held::Whole))
     }
 
     /// Waits until no flight of the node is under way.
@@ -537,51 +560,5 @@ impl Downloads {
             flight.advance();
         }
         Ok(())
-    }
-
-    /// What a flight of this version would start from; for `status` and `ls`.
-    pub fn version_of(node: &Node) -> Option<&(RemoteId, Version)> {
-        node.origin.as_ref()
-    }
-}
-
-/// The hash of the file's front, fed as long as bytes come in order.
-struct Front {
-    hasher: Hasher,
-    at: u64,
-}
-
-impl Front {
-    fn new() -> Front {
-        Front {
-            hasher: Hasher::new(),
-            at: 0,
-        }
-    }
-
-    fn take(&mut self, at: u64, chunk: &[u8]) {
-        if at == self.at {
-            self.hasher.update(chunk);
-            self.at += chunk.len() as u64;
-        }
-    }
-
-    /// Reads what did not come in order.
-    fn finish(mut self, flight: &Flight) -> Result<Sha256> {
-        let mut buffer = vec![0; 1 << 20];
-        while self.at < flight.size() {
-            let n = buffer.len().min((flight.size() - self.at) as usize);
-            flight
-                .partial
-                .file()
-                .read_exact_at(&mut buffer[..n], self.at)?;
-            self.hasher.update(&buffer[..n]);
-            self.at += n as u64;
-        }
-        Ok(self.hash())
-    }
-
-    fn hash(self) -> Sha256 {
-        Sha256(self.hasher.finalize().into())
     }
 }

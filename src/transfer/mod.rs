@@ -6,6 +6,7 @@ mod conflict;
 mod copy;
 pub mod download;
 pub mod flight;
+mod front;
 pub mod order;
 pub mod plan;
 pub mod queue;
