@@ -19,7 +19,7 @@ use crate::backends::remote::{Remote, Remotes};
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, Replica};
 use crate::metrics::Metrics;
-use crate::object::{ByteRange, Meta, RemoteId, Sha256, Version};
+use crate::object::{ByteRange, Meta, RemoteId, Sha256};
 use crate::store::PartialId;
 
 /// How often a broken stream is taken up again before the flight fails.
