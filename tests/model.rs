@@ -8,6 +8,10 @@
     reason = "tests"
 )]
 
+#[path = "model/alone.rs"]
+mod alone;
+#[path = "model/gate.rs"]
+mod gate;
 #[path = "model/many.rs"]
 mod many;
 #[path = "model/world.rs"]

@@ -465,6 +465,7 @@ impl Writer {
         }
         let generation = self.queue_put(node.id, !stays, now_ms)?;
         self.take_places(node.id, &places)?;
+        self.comes_back(node, &path)?;
         // Bytes that the remote has under the old name stay clean.
         self.run_sql(
             "UPDATE nodes SET dirty = ?2 WHERE id = ?1 AND dirty <> 0",
@@ -513,23 +514,5 @@ impl Writer {
             let base = base.as_deref().map(Version::new).transpose()?;
             Ok((RemoteId(row.get(0).map_err(sql)?), base))
         })
-    }
-
-    /// A moved file does not take with it what a remote put under its old name while ours waited
-    /// to go up there: nobody here has seen that.
-    fn let_go_of_unseen(&self, node: &Node, path: &RelPath) -> Result<()> {
-        if node.dirty == 0 {
-            return Ok(());
-        }
-        self.run_sql(
-            "UPDATE replicas SET node = NULL, base = (SELECT coalesce(o.base, '') FROM outbox o
-             WHERE o.node = ?1 AND o.remote = replicas.remote)
-             WHERE node = ?1 AND key <> ?2 AND EXISTS(SELECT 1 FROM outbox o
-             WHERE o.node = ?1 AND o.remote = replicas.remote AND o.base IS NOT replicas.version)
-             AND NOT EXISTS(SELECT 1 FROM nodes n WHERE n.id = ?1 AND n.origin = replicas.remote
-             AND n.version = replicas.version)",
-            params![node.id.0 as i64, path.as_bytes()],
-        )?;
-        Ok(())
     }
 }

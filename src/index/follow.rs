@@ -109,7 +109,7 @@ impl Writer {
     }
 
     /// Whether a put of the node is in the outbox, parked or not.
-    fn waits(&self, id: NodeId) -> Result<bool> {
+    pub(super) fn waits(&self, id: NodeId) -> Result<bool> {
         let query = "SELECT 1 FROM outbox WHERE node = ?1 LIMIT 1";
         Ok(!node::rows(&self.c, query, [id.0 as i64], |_| Ok(()))?.is_empty())
     }

@@ -12,6 +12,7 @@ mod follow;
 pub mod habits;
 pub mod holding;
 pub mod learn;
+mod moved;
 pub mod moving;
 pub mod node;
 pub mod outbox;

@@ -322,11 +322,12 @@ impl Writer {
         Ok(noted > 0)
     }
 
-    /// What was sent under `key` and not answered is to be deleted there if it arrived.
-    pub(super) fn recall(&self, key: &RelPath) -> Result<()> {
+    /// What was sent under `key`, or beneath it, and not answered is to be deleted there if it arrived.
+    pub fn recall(&mut self, key: &RelPath) -> Result<()> {
+        let (low, high) = node::beneath(key);
         self.run_sql(
-            "UPDATE attempts SET propagate = 1 WHERE key = ?1",
-            [key.as_bytes()],
+            "UPDATE attempts SET propagate = 1 WHERE key = ?1 OR (key >= ?2 AND key < ?3)",
+            params![key.as_bytes(), low, high],
         )?;
         Ok(())
     }
@@ -437,6 +438,12 @@ impl Writer {
         }
         match (still, outcome.published()) {
             (Some((generation, _)), _) if generation as u64 == row.generation && !shows_other => {
+                if let (Sent::Known, Some(node)) = (outcome, &node)
+                    && !self.is_there(node, row.remote, key, row.base.as_ref(), now_ns)?
+                {
+                    // It is looked at again.
+                    return Ok(());
+                }
                 self.finish(row, node.as_ref(), outcome, now_ns)
             }
             (_, Some(meta)) => self.now_based_on(row.remote, key, meta),
@@ -487,29 +494,41 @@ impl Writer {
         let seq = self.seq_of(row.remote, meta.revision.as_ref())?;
         let known = node::replica(&self.c, row.remote, key)?;
         let before = known.as_ref().and_then(|r| r.node);
+        // Or to the file that has the name again. What was renamed away is no part of this version.
+        let owner_id = match (owner, before) {
+            (Some(node), _) => Some(node.id),
+            (None, Some(other)) => {
+                let at = node::path(&self.c, other)?;
+                at.filter(|at| at == key).map(|_| other)
+            }
+            (None, None) => None,
+        };
         // Somebody's newer version may have been heard of first: ours is what it replaced.
         let newest = match known {
             Some(known) if self.is_older(row.remote, key, meta.revision.as_ref())? => known.meta,
             _ => meta.clone(),
         };
+        // That one nobody here has seen: whoever takes the name replaces ours.
+        let base = owner_id.is_none() && newest.version != meta.version;
+        let base = base.then(|| meta.version.as_str());
         self.run_sql(
-            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent, seq, arrived_ns, rough)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT(remote, key) DO UPDATE SET node = coalesce(excluded.node, node), version = excluded.version,
+            "INSERT INTO replicas(remote, key, node, version, size, mtime_ns, sha256, sent, seq, arrived_ns, rough, base)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT(remote, key) DO UPDATE SET node = excluded.node, version = excluded.version,
              size = excluded.size, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, sent = excluded.sent,
-             seq = max(seq, excluded.seq), base = NULL, behind = 0, arrived_ns = excluded.arrived_ns,
+             seq = max(seq, excluded.seq), base = excluded.base, behind = 0, arrived_ns = excluded.arrived_ns,
              rough = excluded.rough",
             params![
-                row.remote.0, key.as_bytes(), owner.map(|n| n.id.0 as i64), newest.version.as_str(),
+                row.remote.0, key.as_bytes(), owner_id.map(|id| id.0 as i64), newest.version.as_str(),
                 newest.size as i64, newest.mtime_ns, newest.sha256.map(|h| h.0.to_vec()), sent as i64, seq,
-                newest.arrival.map(|a| a.at_ns), newest.is_rough()
+                newest.arrival.map(|a| a.at_ns), newest.is_rough(), base
             ],
         )?;
         self.attempts_settled(row.remote, key)?;
         let Some(node) = owner else {
             // Ours was taken away while it went up: the name shows what is there now.
             return match before {
-                Some(other) => self.follow(other, now_ns),
+                Some(other) => self.lost_replica(other, key, now_ns),
                 None => Ok(()),
             };
         };

@@ -462,31 +462,6 @@ impl Writer {
         Ok(true)
     }
 
-    /// A node's replica under `key` is gone, or belongs to another node.
-    pub(super) fn lost_replica(&mut self, id: NodeId, key: &RelPath, now_ns: i64) -> Result<()> {
-        let Some(node) = node::node(&self.c, id)? else {
-            return Ok(());
-        };
-        self.keep_moved(&node, key)?;
-        self.follow(id, now_ns)
-    }
-
-    /// A file that was renamed here and waits to go up under its new name does not change or go
-    /// with its old one: what the store has of it is a local file now. Returns whether it is so.
-    fn keep_moved(&self, node: &Node, old: &RelPath) -> Result<bool> {
-        let moved = node::path(&self.c, node.id)?.as_ref() != Some(old);
-        if !moved || node.dirty != 0 || node.held != Held::Whole {
-            return Ok(false);
-        }
-        let kept = self.run_sql(
-            "UPDATE nodes SET dirty = (SELECT max(generation) FROM outbox WHERE node = ?1),
-             origin = NULL, version = NULL
-             WHERE id = ?1 AND EXISTS(SELECT 1 FROM outbox WHERE node = ?1)",
-            [node.id.0 as i64],
-        )?;
-        Ok(kept > 0)
-    }
-
     /// A clean file that no remote has any more goes, and so do directories that were only its path.
     pub(super) fn remove_remote_file(&mut self, node: &Node, now_ns: i64) -> Result<()> {
         let path = node::path(&self.c, node.id)?;

@@ -14,6 +14,7 @@ const NOW_MS: i64 = NOW / 1_000_000;
 
 mod copied;
 mod learn;
+mod moved;
 mod order;
 
 struct Lab {

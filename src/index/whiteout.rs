@@ -11,28 +11,6 @@ use crate::object::{Object, Sha256};
 use crate::path::RelPath;
 
 impl Writer {
-    /// A file that was renamed is at the remote under `key` now: its old names are whiteouts from
-    /// here on, of the version that was seen.
-    pub(super) fn leave_old_names(
-        &self,
-        node: &Node,
-        remote: RemoteId,
-        key: &RelPath,
-    ) -> Result<()> {
-        let seen = node.origin.as_ref().filter(|(from, _)| *from == remote);
-        self.run_sql(
-            "UPDATE replicas SET node = NULL, base = coalesce(?4, version)
-             WHERE node = ?1 AND remote = ?2 AND key <> ?3",
-            params![
-                node.id.0 as i64,
-                remote.0,
-                key.as_bytes(),
-                seen.map(|(_, version)| version.as_str())
-            ],
-        )?;
-        Ok(())
-    }
-
     /// Whether the object is what was sent from here and has been removed or renamed here since,
     /// before the answer came: then it is a whiteout from the start.
     pub(super) fn is_recalled(

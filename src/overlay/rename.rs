@@ -178,7 +178,11 @@ impl Overlay {
         let (now, propagate) = (self.clock.now_ns(), self.settings.propagate_deletes);
         let settings = self.settings.clone();
         let seen_now = self.stored_facts(id, parent, &name);
+        let old = self.path_of(id)?;
         self.index.edit(move |w| {
+            if propagate {
+                w.recall(&old)?;
+            }
             w.rename(id, parent, &name, now)?;
             if let Some(seen) = seen_now {
                 // A rename changes the ctime that the row remembers.

@@ -36,13 +36,7 @@ impl Uploads {
                 .finish(row, path.clone(), Sent::Published(theirs))
                 .await;
         }
-        // By its bytes, or a copy that was made without anybody here reading them.
-        let looks = Sha256::stand_in(&theirs.version, theirs.size);
-        let mut ours_before = false;
-        for known in hash.into_iter().chain([looks]) {
-            let index = &self.commit.index;
-            ours_before |= index.read(|c| outbox::was_attempted(c, remote.id, path, known))?;
-        }
+        let ours_before = self.was_sent(remote, path, &theirs, hash)?;
         if ours_before || self.rules.local_wins() {
             return self.rebase(row, Some(theirs)).await;
         }
@@ -61,22 +55,65 @@ impl Uploads {
         if theirs.sha256.is_some() {
             return Ok(theirs.sha256);
         }
-        let attempts = self
-            .commit
-            .index
-            .read(|c| outbox::attempts(c, remote.id, path))?;
+        let attempts = self.sent_before(remote, path)?;
         if theirs.size != ours.size && attempts < 2 {
             return Ok(None);
         }
-        let got = remote
-            .backend
-            .get(path, None, Some(&theirs.version))
-            .await?;
-        let (mut hasher, mut body) = (Hasher::new(), got.body);
-        while let Some(chunk) = body.next().await {
-            hasher.update(&chunk?);
+        hash_by_reading(remote, path, theirs).await.map(Some)
+    }
+
+    /// How many versions were sent from here and not answered.
+    fn sent_before(&self, remote: &Remote, path: &RelPath) -> Result<usize> {
+        let index = &self.commit.index;
+        index.read(|c| outbox::attempts(c, remote.id, path))
+    }
+
+    /// Whether `theirs` was sent from here and not answered: by its bytes, or as a copy that was
+    /// made without anybody here reading them.
+    fn was_sent(
+        &self,
+        remote: &Remote,
+        path: &RelPath,
+        theirs: &Meta,
+        hash: Option<Sha256>,
+    ) -> Result<bool> {
+        let looks = Sha256::stand_in(&theirs.version, theirs.size);
+        for known in hash.into_iter().chain([looks]) {
+            let index = &self.commit.index;
+            if index.read(|c| outbox::was_attempted(c, remote.id, path, known))? {
+                return Ok(true);
+            }
         }
-        Ok(Some(Sha256(hasher.finalize().into())))
+        Ok(false)
+    }
+
+    /// What was deleted here is another version at the remote by now. If we sent that and heard no
+    /// answer, it is what was deleted; if somebody else made it, it stays, and is shown.
+    pub(super) async fn deleted_another(
+        &self,
+        row: &OutboxRow,
+        key: &RelPath,
+        remote: &Remote,
+    ) -> Result<()> {
+        let index = &self.commit.index;
+        if self.sent_before(remote, key)? > 0 {
+            let Some(theirs) = remote.backend.head(key).await? else {
+                return self.finish(row, key.clone(), Sent::Deleted).await;
+            };
+            let mut ours = self.was_sent(remote, key, &theirs, theirs.sha256)?;
+            if !ours && theirs.sha256.is_none() {
+                let hash = hash_by_reading(remote, key, &theirs).await?;
+                ours = self.was_sent(remote, key, &theirs, Some(hash))?;
+            }
+            if ours {
+                return self.rebase(row, Some(theirs)).await;
+            }
+        }
+        tracing::info!(path = %key, "deleted here, but changed at the remote: the remote's version is kept");
+        self.finish(row, key.clone(), Sent::Moot).await?;
+        let (key, now) = (key.clone(), self.commit.clock.now_ns());
+        index.edit_later(move |w| w.restore(&key, now)).await?;
+        Ok(())
     }
 
     async fn rebase(&self, row: &OutboxRow, theirs: Option<Meta>) -> Result<()> {
@@ -122,4 +159,14 @@ impl Uploads {
         .await
         .map_err(|_| Error::new(Kind::Io, "setting a conflict aside failed"))?
     }
+}
+
+async fn hash_by_reading(remote: &Remote, path: &RelPath, theirs: &Meta) -> Result<Sha256> {
+    let version = Some(&theirs.version);
+    let got = remote.backend.get(path, None, version).await?;
+    let (mut hasher, mut body) = (Hasher::new(), got.body);
+    while let Some(chunk) = body.next().await {
+        hasher.update(&chunk?);
+    }
+    Ok(Sha256(hasher.finalize().into()))
 }

@@ -13,7 +13,7 @@ use crate::backends::remote::Remote;
 use crate::backends::{Copying, Upload};
 use crate::crash;
 use crate::error::{Kind, Result};
-use crate::index::{Held, Node, OutboxRow, Replica, Sent, Writing, node as rows};
+use crate::index::{Held, Node, OutboxRow, Replica, Sent, Writing, node as rows, outbox};
 use crate::object::{Meta, RemoteId, Sha256};
 use crate::path::RelPath;
 
@@ -59,7 +59,10 @@ impl Uploads {
             }
         }
         if source.key == *path && (!node.touched || source.meta.mtime_ns == node.mtime_ns) {
-            let is_there = row.base.as_ref() == Some(&source.meta.version);
+            // Something else may be, while the answer to an upload is missing.
+            let index = &self.commit.index;
+            let is_there = row.base.as_ref() == Some(&source.meta.version)
+                && index.read(|c| outbox::attempts(c, remote.id, path))? == 0;
             if is_there {
                 self.metrics.upload_skipped.add(1);
                 self.finish(row, path.clone(), Sent::Known).await?;

@@ -342,15 +342,7 @@ impl Uploads {
         match remote.backend.delete(key, row.base.as_ref()).await {
             Ok(()) => self.finish(row, key.clone(), Sent::Deleted).await,
             Err(error) if error.kind() == Kind::Conflict => {
-                // Somebody made a new version of what was deleted here: theirs stays, and is shown.
-                tracing::info!(path = %key, "deleted here, but changed at the remote: the remote's version is kept");
-                self.finish(row, key.clone(), Sent::Moot).await?;
-                let (key, now) = (key.clone(), self.commit.clock.now_ns());
-                self.commit
-                    .index
-                    .edit_later(move |w| w.restore(&key, now))
-                    .await?;
-                Ok(())
+                self.deleted_another(row, key, remote).await
             }
             Err(error) => Err(error.about(key)),
         }
@@ -505,12 +497,14 @@ impl Uploads {
         path: &RelPath,
         upload: &Upload,
     ) -> Result<bool> {
-        let replica = self
-            .commit
-            .index
-            .read(|c| rows::replica(c, row.remote, path))?;
+        // Not while the answer to an upload is missing: something else may be there by now.
+        let (replica, open) = self.commit.index.read(|c| {
+            let open = outbox::attempts(c, row.remote, path)?;
+            Ok((rows::replica(c, row.remote, path)?, open))
+        })?;
         Ok(replica.is_some_and(|r| {
-            r.meta.sha256 == Some(upload.sha256)
+            open == 0
+                && r.meta.sha256 == Some(upload.sha256)
                 && row.base.as_ref() == Some(&r.meta.version)
                 && (!node.touched || r.meta.mtime_ns == upload.mtime_ns)
         }))

@@ -29,7 +29,7 @@ fn work(mount: &Held, who: u64, turn: u64, dice: &mut Dice, ledger: &mut Ledger)
     let file = format!("w{who}/f{}.bin", dice.roll(6));
     let content = bytes(who << 32 | turn, 1 + dice.roll(60_000) as usize);
     let at = |name: &str| mount.path(name);
-    match dice.roll(7) {
+    match dice.roll(8) {
         0 | 1 => ledger.run(&file, Some(content.clone()), || write(&at(&file), &content)),
         2 => {
             let tmp = format!("w{who}/next{turn}.tmp");
@@ -66,6 +66,12 @@ fn work(mount: &Held, who: u64, turn: u64, dice: &mut Dice, ledger: &mut Ledger)
                 && ledger.run_move(&from, &to, || fs::rename(at(&from), at(&to)))
         }
         6 if ledger.now(&file).is_some() => ledger.run(&file, None, || fs::remove_file(at(&file))),
+        7 if ledger.now(&file).is_some() => {
+            // Both may be at the server in an older version.
+            let to = format!("w{who}/f{}.bin", dice.roll(6));
+            let changes = vec![(file.clone(), None), (to.clone(), ledger.now(&file))];
+            to == file || ledger.run_all(changes, || fs::rename(at(&file), at(&to)))
+        }
         _ => ledger.run(&file, Some(content.clone()), || write(&at(&file), &content)),
     }
 }
@@ -110,6 +116,7 @@ fn p3_killed_at_random_while_many_write() {
             assert!(signal(&pid, "-9"));
         });
         eventually("the dead mount is detached", || !is_mounted(&at));
+        eventually("the killed daemon is gone", || !signal(&pid, "-0"));
         let mount = lab.mount("mnt", &args);
         let status = mount.status();
         eprintln!(

@@ -16,7 +16,7 @@ use larder::beneath::Dir;
 use larder::clock::Clock;
 use larder::config::{Offline, Patterns};
 use larder::error::{Error, Kind, Result};
-use larder::index::{EVENTS, Event, Index, NodeId, NodeKind, ROOT, outbox};
+use larder::index::{EVENTS, Event, Index, NodeId, NodeKind, Operation, OutboxRow, ROOT, outbox};
 use larder::metrics::Metrics;
 use larder::overlay::read::Access;
 use larder::overlay::rename::RenameMode;
@@ -27,7 +27,10 @@ use larder::store::Store;
 use larder::sync::feed::Feed;
 use larder::sync::pace::Pace;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::gate::{Gate, Hold};
 
 const ME: Caller = Caller { uid: 0, gid: 0 };
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,6 +61,10 @@ pub enum Step {
     Sync,
     /// Every waiting upload is tried once.
     Push,
+    /// The same, but those under this name, or all, hang on their way there (`true`) or back.
+    PushBut(Option<P>, bool),
+    /// What hangs goes on.
+    Answer,
     /// The next upload's answer is lost.
     LosePut,
     Online(bool),
@@ -100,6 +107,12 @@ pub struct Mount {
     open: Option<Begun>,
 }
 
+/// Uploads under way, some of which hang.
+struct Hanging {
+    running: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
 struct Begun {
     fh: u64,
     content: usize,
@@ -110,6 +123,8 @@ pub struct World {
     pub runtime: Arc<Runtime>,
     pub dir: tempfile::TempDir,
     pub memory: Memory,
+    gate: Gate,
+    hanging: Option<Hanging>,
     hand: Arc<AtomicI64>,
     clock: Clock,
     propagate: bool,
@@ -126,6 +141,18 @@ pub struct World {
     known: HashMap<(String, usize), HashSet<usize>>,
     /// Names that were taken away here.
     gone: HashSet<String>,
+    /// What is here, where nobody else is.
+    mine: Option<BTreeMap<String, usize>>,
+}
+
+/// What may go up: not what is being written.
+fn ready(overlay: &Overlay, now_ms: i64) -> Result<Vec<OutboxRow>> {
+    let mut rows = overlay.index.read(|c| outbox::ready(c, now_ms, 0, 100))?;
+    rows.retain(|row| match row.operation {
+        Operation::Put(id) => !overlay.is_being_written(id),
+        Operation::Delete(_) => true,
+    });
+    Ok(rows)
 }
 
 fn lab_dir() -> tempfile::TempDir {
@@ -151,7 +178,9 @@ impl World {
         let mut world = World {
             runtime,
             dir: lab_dir(),
+            gate: Gate::new(memory.clone()),
             memory,
+            hanging: None,
             hand,
             clock,
             propagate,
@@ -164,6 +193,7 @@ impl World {
             seen: HashMap::new(),
             known: HashMap::new(),
             gone: HashSet::new(),
+            mine: None,
         };
         world.start();
         world.sync().unwrap();
@@ -183,7 +213,7 @@ impl World {
             rows[0].id,
             "http://memory".into(),
             true,
-            Arc::new(self.memory.clone()),
+            Arc::new(self.gate.clone()),
             rows[0].listed_ms.is_some(),
             self.clock.clone(),
         ));
@@ -232,6 +262,12 @@ impl World {
     }
 
     fn stop(&mut self, clean: bool) {
+        if let Some(hanging) = self.hanging.take() {
+            hanging.stop.cancel();
+            self.runtime.block_on(hanging.running).unwrap();
+            self.no_uploads().unwrap();
+            self.gate.set(None);
+        }
         let Some(mount) = self.mount.take() else {
             return;
         };
@@ -244,6 +280,11 @@ impl World {
 
     pub fn mount(&self) -> &Mount {
         self.mount.as_ref().unwrap()
+    }
+
+    /// Nobody else writes, and names are seen at all times: they show what was done here.
+    pub fn is_alone(&mut self) {
+        self.mine = Some(BTreeMap::new());
     }
 
     fn content(&mut self) -> usize {
@@ -326,6 +367,8 @@ impl World {
             }
             Step::Sync => self.sync(),
             Step::Push => self.push(false),
+            Step::PushBut(p, before) => self.push_but(p, before),
+            Step::Answer => self.answer(),
             Step::LosePut => {
                 let fault = Fault::LoseAnswer(Kind::TimedOut);
                 self.memory.script(Op::Put, 1, fault.clone());
@@ -399,8 +442,63 @@ impl World {
         })
     }
 
+    /// Runs the uploads until each row has been tried that does not hang.
+    fn push_but(&mut self, path: Option<P>, before: bool) -> Result<()> {
+        self.answer()?;
+        self.pass(600);
+        self.gate.set(Some(Hold {
+            key: path.map(key),
+            before,
+        }));
+        let overlay = self.mount().overlay.clone();
+        let stop = CancellationToken::new();
+        let running = overlay.uploads.clone().run(stop.clone());
+        let running = self.runtime.spawn(running);
+        self.hanging = Some(Hanging { running, stop });
+        let began = Instant::now();
+        loop {
+            let now = self.clock.now_ms();
+            let left = ready(&overlay, now)?;
+            let hanging = self.gate.waiting();
+            if left.len() <= hanging && overlay.uploads.active() == hanging {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                let why = format!("{left:?} left, {hanging} hang");
+                return Err(Error::new(Kind::TimedOut, why));
+            }
+            overlay.uploads.kick();
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
+
+    /// What hangs comes to its end.
+    fn answer(&mut self) -> Result<()> {
+        let Some(hanging) = self.hanging.take() else {
+            return Ok(());
+        };
+        self.gate.set(None);
+        self.no_uploads()?;
+        hanging.stop.cancel();
+        self.runtime.block_on(hanging.running).unwrap();
+        self.no_uploads()
+    }
+
+    /// Waits until none is under way.
+    fn no_uploads(&self) -> Result<()> {
+        let began = Instant::now();
+        while self.mount().overlay.uploads.active() > 0 {
+            if began.elapsed() > PATIENCE {
+                return Err(Error::new(Kind::TimedOut, "an upload does not end"));
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        Ok(())
+    }
+
     /// Runs the uploads until each row has been tried; `all`: until none is left.
     fn push(&mut self, all: bool) -> Result<()> {
+        self.answer()?;
         self.pass(600);
         let overlay = self.mount().overlay.clone();
         if self.mount().remote.is_away() {
@@ -416,12 +514,8 @@ impl World {
                     hand.fetch_add(100_000_000_000, Ordering::SeqCst);
                 }
                 let now = clock.now_ms();
-                let left = overlay.index.read(|c| outbox::ready(c, now, 0, 100))?;
-                let left = left.iter().filter(|row| match row.operation {
-                    larder::index::Operation::Put(id) => !overlay.is_being_written(id),
-                    larder::index::Operation::Delete(_) => true,
-                });
-                if left.count() == 0 && overlay.uploads.active() == 0 {
+                let left = ready(&overlay, now)?;
+                if left.is_empty() && overlay.uploads.active() == 0 {
                     break Ok(());
                 }
                 if began.elapsed() > PATIENCE {
@@ -558,6 +652,9 @@ impl World {
     fn acknowledged(&mut self, path: &str, n: usize) {
         self.protected.retain(|_, at| at != path);
         self.protected.insert(n, path.to_owned());
+        if let Some(mine) = &mut self.mine {
+            mine.insert(path.to_owned(), n);
+        }
         self.know(path, n);
     }
 
@@ -629,6 +726,9 @@ impl World {
         self.mount().overlay.unlink(parent, &name)?;
         self.protected.retain(|_, at| at != path);
         self.gone.insert(path.into());
+        if let Some(mine) = &mut self.mine {
+            mine.remove(path);
+        }
         self.move_open(path, None);
         Ok(())
     }
@@ -670,6 +770,13 @@ impl World {
             self.move_open(&path, Some(&target));
             for at in self.protected.values_mut().filter(|at| **at == path) {
                 *at = target.clone();
+            }
+            if let Some(mine) = &mut self.mine {
+                // One that is not finished yet has replaced what was there all the same.
+                match mine.remove(&path) {
+                    Some(n) => mine.insert(target.clone(), n),
+                    None => mine.remove(&target),
+                };
             }
             self.know(&target, before[&path]);
             if let Some(open) = &self.mount().open
@@ -776,9 +883,9 @@ impl World {
     pub fn at_remote(&self) -> BTreeMap<String, usize> {
         let keys = self.memory.keys();
         keys.into_iter()
-            .map(|key| {
-                let (meta, _) = self.memory.object(&key).unwrap();
-                (key.to_string(), meta.size as usize)
+            .filter_map(|key| {
+                let (meta, _) = self.memory.object(&key)?;
+                Some((key.to_string(), meta.size as usize))
             })
             .collect()
     }
@@ -803,6 +910,7 @@ impl World {
             .retain(|p| !view.contains_key(p) || view.get(p) != remote.get(p));
         self.uploaded.extend(remote.values());
         self.check_tree()?;
+        self.check_mine(&view)?;
         self.protected.retain(|n, _| !self.uploaded.contains(n));
         let aside = self.aside();
         for (n, path) in &self.protected {
@@ -821,6 +929,26 @@ impl World {
                 "the write {n} of {path} is not in the folder"
             );
         }
+        Ok(())
+    }
+
+    /// Where nobody else is, names show what was done here, and nothing is a conflict.
+    fn check_mine(&self, view: &BTreeMap<String, usize>) -> Check {
+        let Some(mine) = &self.mine else {
+            return Ok(());
+        };
+        // One that is being written shows that.
+        let shut = |files: &BTreeMap<String, usize>| -> BTreeMap<String, usize> {
+            let files = files.iter().filter(|(path, _)| !self.is_open(path));
+            files.map(|(path, n)| (path.clone(), *n)).collect()
+        };
+        let (view, mine) = (shut(view), shut(mine));
+        ensure!(view == mine, "{view:?} is shown, and not {mine:?}");
+        let aside = self.aside();
+        ensure!(
+            aside.is_empty(),
+            "{aside:?} set aside, and nobody else is there"
+        );
         Ok(())
     }
 
@@ -880,7 +1008,7 @@ impl World {
     fn check_agreement(&self) -> Check {
         let view = self.view().map_err(|e| format!("cannot be listed: {e}"))?;
         let remote = self.at_remote();
-        for (path, n) in &view {
+        for (path, n) in view.iter().filter(|(path, _)| !path.ends_with(".tmp")) {
             ensure!(
                 remote.get(path) == Some(n),
                 "{path}: {n} here, {:?} at the remote",
