@@ -12,6 +12,8 @@
 mod alone;
 #[path = "model/gate.rs"]
 mod gate;
+#[path = "model/gone.rs"]
+mod gone;
 #[path = "model/many.rs"]
 mod many;
 #[path = "model/world.rs"]

@@ -128,7 +128,14 @@ impl Overlay {
         let path = self.path_of(parent)?.join(name)?;
         let root = self.store.root();
         root.make_dirs(&path.parent().unwrap_or_default())?;
-        self.with_room(|| root.symlink(target, &path))?;
+        match self.with_room(|| root.symlink(target, &path)) {
+            // A file that its remote has no more gives way.
+            Err(error) if error.kind() == Kind::Exists => {
+                self.bury_doomed_under(&path)?;
+                self.with_room(|| root.symlink(target, &path))?;
+            }
+            done => done?,
+        }
         self.own_path(&path, caller)?;
         let mut new = self.new_node(parent, name, NodeKind::Symlink, 0o777, caller);
         new.size = target.len() as u64;

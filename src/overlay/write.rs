@@ -117,7 +117,14 @@ impl Overlay {
         let root = self.store.root();
         root.make_dirs(&path.parent().unwrap_or_default())?;
         let mode = Mode::from_raw_mode(new.mode);
-        let file = self.with_room(|| root.open_file(path, flags, mode))?;
+        let file = match self.with_room(|| root.open_file(path, flags | OFlags::EXCL, mode)) {
+            // A file that its remote has no more gives way.
+            Err(error) if error.kind() == Kind::Exists => {
+                self.bury_doomed_under(path)?;
+                self.with_room(|| root.open_file(path, flags, mode))?
+            }
+            opened => opened?,
+        };
         own(&file, caller)?;
         let facts = seen(&facts_of(&file)?);
         let node = self.index.edit(move |w| {
