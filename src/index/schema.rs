@@ -332,10 +332,9 @@ pub fn open_reader(path: &Path) -> Result<Connection> {
     connection
         .busy_timeout(std::time::Duration::from_secs(5))
         .map_err(sql)?;
+    // Not mapped: whenever a commit came between two reads, all of a mapping is made anew.
     connection
-        .execute_batch(
-            "PRAGMA query_only = 1; PRAGMA cache_size = -4096; PRAGMA mmap_size = 268435456;",
-        )
+        .execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -4096; PRAGMA mmap_size = 0;")
         .map_err(sql)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)

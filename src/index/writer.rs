@@ -155,34 +155,38 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: Vec<Job>, answers: &mut Vec<Answer>) -> Result<()> {
-        let begun = self.c.execute_batch("BEGIN IMMEDIATE").map_err(sql);
+        let begun = self.say("BEGIN IMMEDIATE");
         let open = begun.is_ok();
         for job in batch {
             answers.push(job(open.then_some(&mut *self)));
         }
         begun?;
-        self.c.execute_batch("COMMIT").map_err(|error| {
+        self.say("COMMIT").inspect_err(|_| {
             // A commit that fails for want of space leaves the transaction open.
-            let _ = self.c.execute_batch("ROLLBACK");
+            let _ = self.say("ROLLBACK");
             self.last_parent = None;
-            sql(error)
         })
+    }
+
+    /// One of the few statements that frame every edit: they are prepared once.
+    fn say(&self, statement: &str) -> Result<()> {
+        let mut prepared = self.c.prepare_cached(statement).map_err(sql)?;
+        prepared.execute([]).map(drop).map_err(sql)
     }
 
     fn in_savepoint<T>(&mut self, edit: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
         let told = self.changed.len();
-        self.c.execute_batch("SAVEPOINT edit").map_err(sql)?;
+        self.say("SAVEPOINT edit")?;
         match edit(self) {
             Ok(value) => {
-                self.c.execute_batch("RELEASE edit").map_err(sql)?;
+                self.say("RELEASE edit")?;
                 Ok(value)
             }
             Err(error) => {
                 self.changed.truncate(told);
                 self.last_parent = None;
-                self.c
-                    .execute_batch("ROLLBACK TO edit; RELEASE edit")
-                    .map_err(sql)?;
+                self.say("ROLLBACK TO edit")?;
+                self.say("RELEASE edit")?;
                 Err(error)
             }
         }
