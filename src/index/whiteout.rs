@@ -47,7 +47,16 @@ impl Writer {
             "UPDATE replicas SET base = NULL, behind = 0, sent = ?3 WHERE remote = ?1 AND key = ?2",
             params![remote.0, object.key.as_bytes(), sent as i64],
         )?;
-        self.attempts_settled(remote, &object.key)?;
+        // Others may turn up after it.
+        self.run_sql(
+            "DELETE FROM attempts WHERE remote = ?1 AND key = ?2 AND sha256 IN (?3, ?4)",
+            params![
+                remote.0,
+                object.key.as_bytes(),
+                hash.0.as_slice(),
+                looks.0.as_slice()
+            ],
+        )?;
         if let (true, Some(replica)) = (*propagate, node::replica(&self.c, remote, &object.key)?) {
             self.queue_delete(&replica, now_ns / 1_000_000)?;
         }

@@ -150,3 +150,24 @@ fn p3_a_file_renamed_to_a_name_that_stays_here_outlives_its_old_one() {
         assert!(node.id == id && node.dirty != 0 && node.origin.is_none());
     }
 }
+
+#[test]
+fn p5_what_was_sent_last_is_ours_also_when_what_was_sent_before_turns_up_first() {
+    let lab = Lab::new(&[true]);
+    for n in [1, 2] {
+        lab.write("a", n);
+        let (row, hash) = (lab.put_row("a"), meta(n).sha256.unwrap());
+        assert!(lab.edit(move |w| w.attempt(&row, &key("a"), hash)));
+    }
+    lab.rename("a", "b", false);
+    lab.apply(0, &[put("a", 1)]);
+    let (remote, hash) = (lab.remotes[0], |n| meta(n).sha256.unwrap());
+    let is_ours = |n| {
+        lab.index
+            .read(|c| outbox::was_attempted(c, remote, &key("a"), hash(n)))
+            .unwrap()
+    };
+    assert!(is_ours(2) && !is_ours(1));
+    lab.write("a", 3);
+    assert_eq!(lab.put_row("a").base, Some(version(1)));
+}
