@@ -148,6 +148,21 @@ impl Overlay {
         !self.undone().is_empty()
     }
 
+    /// What a `close()` was answered for and that has no name yet: its readers need not wait.
+    pub(super) fn undone_file(&self, id: NodeId) -> Result<Option<File>> {
+        let undone = self.undone();
+        let staged = undone.iter().rev().find(|u| u.node == id);
+        let Some(staged) = staged.and_then(|u| u.staged) else {
+            return Ok(None);
+        };
+        match self.store.open_staged(staged) {
+            Ok(file) => Ok(Some(file)),
+            // It got its name at this moment.
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Notes the ends that could not be noted before, as the next start would.
     pub(super) fn finish_undone(&self) -> Result<()> {
         // The lock is not held meanwhile: sessions end.

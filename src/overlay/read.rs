@@ -66,6 +66,11 @@ impl Overlay {
             }
             return Ok(Some(self.enter_handle(&open, &mut state, false)));
         }
+        if let Some(file) = self.undone_file(id)?
+            && let Some(node) = self.index.node(id)?
+        {
+            return Ok(Some(self.enter(node, Body::File(Arc::new(file)), false)));
+        }
         let node = self.need_file(id)?;
         let Some(file) = self.open_held(&node, OFlags::RDONLY)? else {
             return Ok(None);

@@ -33,13 +33,28 @@ impl Overlay {
         let (id, now) = (node.id, self.clock.now_ns());
         let removal = self.begin_removal(id, self.path_of(id)?)?;
         let propagate = self.settings.propagate_deletes;
-        if let Err(error) = self.index.edit(move |w| w.unlink(id, propagate, now)) {
-            self.undo_removal(removal);
-            return Err(error);
+        let record = || self.index.edit(move |w| w.unlink(id, propagate, now));
+        let recorded = match record() {
+            // What the index had put by for this is free now.
+            Err(error) if error.kind() == Kind::NoSpace => record(),
+            done => done,
+        };
+        match recorded {
+            Ok(()) => {
+                crash::point("unlink.row");
+                self.end_removal(removal);
+            }
+            // Nothing else makes the room that it takes to note what makes room.
+            Err(error) if error.kind() == Kind::NoSpace => {
+                self.end_removal(removal);
+                record()?;
+            }
+            Err(error) => {
+                self.undo_removal(removal);
+                return Err(error);
+            }
         }
-        crash::point("unlink.row");
         self.detach(id);
-        self.end_removal(removal);
         self.uploads.kick();
         Ok(())
     }

@@ -315,7 +315,8 @@ impl Overlay {
                 }
             }
         }
-        self.tidy_soon();
+        // Who asked for room has it when the answer comes.
+        self.store.empty_graveyard()?;
         Ok((gone, stayed))
     }
 

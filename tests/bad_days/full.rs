@@ -304,6 +304,9 @@ fn p3_a_close_that_cannot_be_noted_fails_and_blocks_nothing() {
 fn p11_what_a_user_removes_makes_room() {
     let lab = Lab::new();
     let (disk, server, mount) = scene(&lab, "4m", &[]);
+    eventually("it is listed", || {
+        mount.status()["remotes"][0]["listed"] == true
+    });
     // Nobody else has them: nothing can be evicted.
     server.signal("-STOP");
     let mut n = 0;
@@ -313,9 +316,14 @@ fn p11_what_a_user_removes_makes_room() {
     assert!(n > 5, "{n}");
     drop(disk.fill(0));
     for n in 0..n {
+        let found = fs::read(mount.path(format!("mine-{n}.bin")));
         assert!(
-            is_there(&mount.path(format!("mine-{n}.bin")), &bytes(n, 200_000)),
-            "{n}"
+            found
+                .as_ref()
+                .is_ok_and(|found| *found == bytes(n, 200_000)),
+            "{n}: {:?}; {}",
+            found.map(|found| found.len()),
+            mount.status()
         );
     }
     fs::remove_file(mount.path("mine-0.bin")).unwrap();
