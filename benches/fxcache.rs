@@ -10,17 +10,19 @@
     reason = "a benchmark"
 )]
 
+#[path = "mount/client.rs"]
+mod client;
 #[path = "../tests/fxcache/stand_in.rs"]
 mod stand_in;
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use client::{Client, get};
 use stand_in::StandIn;
 
 /// Small files, as many as such a folder has, and some of the usual size.
@@ -61,10 +63,6 @@ fn small(n: usize) -> String {
     format!("TB/EURUSD_{}/strategy_{n}.pkl", n % 97)
 }
 
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n")
-}
-
 /// Half of the names exist.
 fn batch(n: usize) -> String {
     let mut body = String::from("{\"paths\":[");
@@ -80,45 +78,6 @@ fn batch(n: usize) -> String {
     )
 }
 
-/// One client: it keeps its connection where the server does.
-struct Client<'a> {
-    address: &'a str,
-    stream: Option<BufReader<TcpStream>>,
-    body: Vec<u8>,
-}
-
-impl Client<'_> {
-    fn ask(&mut self, request: &str) -> std::io::Result<usize> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_nodelay(true)?;
-                BufReader::with_capacity(64 << 10, stream)
-            }
-        };
-        stream.get_mut().write_all(request.as_bytes())?;
-        let (mut length, mut keep, mut line) = (0, true, String::new());
-        stream.read_line(&mut line)?;
-        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
-        loop {
-            line.clear();
-            stream.read_line(&mut line)?;
-            let text = line.trim().to_ascii_lowercase();
-            match text.split_once(':') {
-                None => break,
-                Some(("content-length", value)) => length = value.trim().parse().unwrap(),
-                Some(("connection", value)) => keep = value.trim() != "close",
-                Some(_) => {}
-            }
-        }
-        self.body.resize(length, 0);
-        stream.read_exact(&mut self.body)?;
-        self.stream = keep.then_some(stream);
-        Ok(length)
-    }
-}
-
 /// Requests a second of all clients together.
 fn turn(url: &str, task: &Task) -> f64 {
     let address = url.strip_prefix("http://").unwrap();
@@ -128,11 +87,7 @@ fn turn(url: &str, task: &Task) -> f64 {
         for c in 0..CLIENTS {
             let (done, answers) = (&done, &answers);
             threads.spawn(move || {
-                let mut client = Client {
-                    address,
-                    stream: None,
-                    body: Vec::new(),
-                };
+                let mut client = Client::new(address);
                 // Made before, so that making them is not measured.
                 let requests: Vec<String> =
                     (0..256).map(|i| (task.request)(i * CLIENTS + c)).collect();
@@ -188,11 +143,7 @@ fn ours(root: &Path) -> (Child, String) {
 
 fn refreshed(url: &str) {
     let address = url.strip_prefix("http://").unwrap();
-    let mut client = Client {
-        address,
-        stream: None,
-        body: Vec::new(),
-    };
+    let mut client = Client::new(address);
     loop {
         client.ask(&get("/refresh/status")).unwrap();
         if String::from_utf8_lossy(&client.body).contains("complete") {

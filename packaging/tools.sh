@@ -2,7 +2,7 @@
 # Installs what building and mounting need and this machine lacks: a C compiler (SQLite
 # is built from source) and fusermount3; with the word `test`, what the tests need as well:
 # also a /dev/fuse that ordinary users may open, as udev makes it everywhere; with the word
-# `page`, Chromium.
+# `page`, Chromium; with the word `bench`, what Larder is measured against.
 # Does nothing where all of it is there. Needs apt-get, and root or sudo, only where
 # something is missing.
 set -euo pipefail
@@ -21,6 +21,16 @@ case "${1:-}" in
     need rsync rsync
     ;;
 esac
+if [ "${1:-}" = bench ]; then
+  need sshfs sshfs
+  need s3fs s3fs
+  need ssh-keygen openssh-client
+  # Ordinary users do not have it in their path.
+  if [ ! -x /usr/sbin/sshd ]; then
+    missing+=(openssh-server)
+    echo "installing openssh-server may start its service, which is not needed: systemctl disable --now ssh"
+  fi
+fi
 if [ "${1:-}" = page ] && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
   need chromium chromium
 fi
