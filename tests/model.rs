@@ -236,6 +236,25 @@ fn p5_a_new_file_does_not_replace_what_came_under_a_name_that_was_left_with_chan
     run_shared(true, &steps).unwrap();
 }
 
+#[test]
+fn p5_a_copy_whose_answer_was_lost_is_not_made_anew_of_what_came_under_the_old_name() {
+    let lost = [
+        (0, Step::Write("a")),
+        (0, Step::Push),
+        (1, Step::Sync),
+        (1, Step::LosePut),
+        (1, Step::Rename("a", "b")),
+        (1, Step::Push),
+        (0, Step::Write("a")),
+        (0, Step::Push),
+    ];
+    for then in [&[][..], &[(1, Step::Reopen(false))]] {
+        let steps = [&lost[..], then].concat();
+        run_shared(false, &steps).unwrap();
+        run_shared(true, &steps).unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(cases(40))]
 

@@ -137,6 +137,10 @@ impl Uploads {
         self.rescue_target(node.id, path, remote.id).await?;
         let looks = Sha256::stand_in(&copying.version, copying.size);
         let looks = copying.sha256.unwrap_or(looks);
+        let was_sent = self
+            .commit
+            .index
+            .read(|c| outbox::was_attempted(c, remote.id, path, looks))?;
         if !self.attempt(row, path, looks).await? {
             return Ok(true);
         }
@@ -144,18 +148,21 @@ impl Uploads {
         let backend = &remote.backend;
         let meta = match backend.copy(path, copying.clone(), precondition(row)).await {
             Ok(meta) => meta,
-            Err(error) if error.kind() == Kind::Conflict => {
-                let theirs = backend.head(path).await.map_err(|e| e.about(path))?;
+            Err(error) if error.kind().is_away() => return Err(error.about(path)),
+            Err(error) => {
+                // What it is made of may be gone by now, and was there when it was asked for before.
+                let theirs = match error.kind() == Kind::Conflict || was_sent {
+                    true => backend.head(path).await.map_err(|e| e.about(path))?,
+                    false => None,
+                };
                 match theirs.filter(|theirs| copying.is_made(theirs)) {
                     // Made before, and the answer was lost.
                     Some(ours) => ours,
-                    None => return Ok(false),
+                    None => {
+                        tracing::debug!(%path, %error, "the remote makes no copy of what it has; the bytes go up");
+                        return Ok(false);
+                    }
                 }
-            }
-            Err(error) if error.kind().is_away() => return Err(error.about(path)),
-            Err(error) => {
-                tracing::debug!(%path, %error, "the remote makes no copy of what it has; the bytes go up");
-                return Ok(false);
             }
         };
         crash::point("upload.answered");
