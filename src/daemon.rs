@@ -329,6 +329,7 @@ fn run(
     runtime.block_on(async {
         listening.stop().await;
         let _ = tokio::time::timeout(PATIENCE, tasks.wait()).await;
+        let _ = tokio::time::timeout(PATIENCE, daemon.overlay.downloads.placed()).await;
     });
     daemon.overlay.end_closed();
     // The index's thread holds the last sender of events: without it the notifier ends.

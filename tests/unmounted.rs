@@ -448,3 +448,30 @@ fn p7_another_kind_at_the_remote_is_followed() {
     assert_eq!(fs::read(at.join("file/now/a/directory")).unwrap(), b"1");
     assert_eq!(fs::read(at.join("dir")).unwrap(), b"2");
 }
+
+/// What was read is there when the folder is a plain one, though its reader ended just before.
+#[test]
+fn p7_what_was_read_a_moment_before_the_unmount_is_in_the_folder() {
+    const FILES: u64 = 60;
+    let lab = Lab::new();
+    let root = lab.dir("srv");
+    for n in 0..FILES {
+        put(&root.join(format!("{n}.bin")), &bytes(n, 200_000));
+    }
+    let server = lab.serve("srv", &[]);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    eventually("all are listed", || {
+        mount.status()["known"]["files"] == FILES
+    });
+    std::thread::scope(|scope| {
+        for n in 0..FILES {
+            let path = mount.path(format!("{n}.bin"));
+            scope.spawn(move || assert!(fs::read(path).unwrap() == bytes(n, 200_000)));
+        }
+    });
+    let at = mount.unmount();
+    for n in 0..FILES {
+        let kept = fs::read(at.join(format!("{n}.bin")));
+        assert!(kept.is_ok_and(|kept| kept == bytes(n, 200_000)), "{n}");
+    }
+}

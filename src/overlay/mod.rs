@@ -278,6 +278,11 @@ impl Overlay {
             matches!(freed, Some(Ok(bytes)) if bytes > 0)
         };
         overlay.downloads.set_room(make_room);
+        let weak = Arc::downgrade(&overlay);
+        overlay.commit.set_clear(move |path| {
+            let cleared = weak.upgrade().map(|overlay| overlay.clear_way(path));
+            matches!(cleared, Some(Ok(())))
+        });
         overlay
     }
 

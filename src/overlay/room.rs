@@ -191,6 +191,15 @@ impl Overlay {
         }
     }
 
+    /// What remotes deleted goes from the way to `path`, and from beneath it.
+    pub(super) fn clear_way(&self, path: &RelPath) -> Result<()> {
+        let mut top = path.clone();
+        while let Some(above) = top.parent().filter(|above| !above.is_root()) {
+            top = above;
+        }
+        self.bury_doomed_under(&top)
+    }
+
     fn bury_one(&self, file: Doomed) -> Result<()> {
         match self.store.root().stat(&file.path) {
             Ok(facts)

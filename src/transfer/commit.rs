@@ -5,7 +5,9 @@
 //! resumes, a staged file whose `close()` is on record, or a file in the tree whose row
 //! is found out of date by its facts and follows it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 use crate::beneath::Facts;
 use crate::clock::Clock;
@@ -28,6 +30,8 @@ pub struct Commit {
     pub clock: Clock,
     tree: RwLock<()>,
     nodes: Box<[Mutex<()>]>,
+    /// Takes away what is in the way of a path and is to go; blocks. False: there is nothing.
+    clear: OnceLock<Box<dyn Fn(&RelPath) -> bool + Send + Sync>>,
 }
 
 impl Commit {
@@ -39,6 +43,26 @@ impl Commit {
             clock,
             tree: RwLock::new(()),
             nodes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            clear: OnceLock::new(),
+        }
+    }
+
+    /// Says who takes away what a remote deleted when something else gets its name.
+    pub fn set_clear(&self, clear: impl Fn(&RelPath) -> bool + Send + Sync + 'static) {
+        // Said once, when the mount is put together.
+        let _ = self.clear.set(Box::new(clear));
+    }
+
+    /// Puts a file at `path`; what is to go from there goes first.
+    fn put_at(&self, path: &RelPath, put: impl Fn() -> Result<Facts>) -> Result<Facts> {
+        match put() {
+            Err(error)
+                if matches!(error.kind(), Kind::NotADirectory | Kind::IsADirectory)
+                    && self.clear.get().is_some_and(|clear| clear(path)) =>
+            {
+                put()
+            }
+            done => done,
         }
     }
 
@@ -78,7 +102,8 @@ impl Commit {
             return Ok(false);
         };
         crash::point("hydrate.whole");
-        let facts = partial.publish(&self.store, &path, node.mtime_ns, node.mode)?;
+        let publish = || partial.publish(&self.store, &path, node.mtime_ns, node.mode);
+        let facts = self.put_at(&path, publish)?;
         crash::point("hydrate.renamed");
         let now_ms = self.clock.now_ms();
         let kept = self
@@ -113,7 +138,7 @@ impl Commit {
                 "the file was removed while it was written",
             ));
         };
-        let facts = self.store.publish(staged, &path)?;
+        let facts = self.put_at(&path, || self.store.publish(staged, &path))?;
         crash::point("publish.renamed");
         self.record_written(id, Some(staged), &facts, !local_only(&path))?;
         crash::point("publish.row");

@@ -196,6 +196,19 @@ impl Downloads {
         Err(Error::new(Kind::Stale, "the file keeps changing"))
     }
 
+    /// Waits until what has come whole is in its place: who unmounts has every file that was read.
+    pub async fn placed(&self) {
+        while self.is_placing() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+
+    fn is_placing(&self) -> bool {
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flying = flights.values().filter_map(Weak::upgrade);
+        !self.stream_only && flying.any(|flight| matches!(flight.stage(), Stage::Landed))
+    }
+
     fn is_here(&self, id: NodeId) -> Result<bool> {
         let node = self.commit.index.node(id)?;
         Ok(node.is_some_and(|node| node.held == Held::Whole))
