@@ -21,6 +21,8 @@ use crate::store::{Partial, StagedId, Store};
 /// Locks for single nodes are shared by hash.
 const STRIPES: usize = 64;
 
+type Clear = Box<dyn Fn(&RelPath) -> bool + Send + Sync>;
+
 /// Puts files in place, and keeps others from moving the ground meanwhile.
 ///
 /// Lock order: the tree, then a node. No lock is held across an await.
@@ -31,7 +33,7 @@ pub struct Commit {
     tree: RwLock<()>,
     nodes: Box<[Mutex<()>]>,
     /// Takes away what is in the way of a path and is to go; blocks. False: there is nothing.
-    clear: OnceLock<Box<dyn Fn(&RelPath) -> bool + Send + Sync>>,
+    clear: OnceLock<Clear>,
 }
 
 impl Commit {
