@@ -306,6 +306,8 @@ impl Overlay {
                 edits.push(Box::new(move |w| w.adopt_clean(row.id, now)));
                 Ok(false)
             }
+            // It was written through us a moment ago: whoever wrote it says what it is.
+            (Verdict::Written, Some(row)) if self.is_changing(&row, &path, &facts)? => Ok(false),
             (Verdict::Written, Some(row)) if unsure && facts.size < row.size => {
                 self.keep_what_is_left(&row, &path)?;
                 Ok(false)
@@ -313,6 +315,10 @@ impl Overlay {
             (Verdict::Written, Some(row)) => {
                 let (now_ns, mode) = (self.clock.now_ns(), mode_by_hand(&row, &facts));
                 edits.push(Box::new(move |w| {
+                    let now_is = w.need_node(row.id)?;
+                    if (now_is.seen, now_is.writing) != (row.seen, row.writing) {
+                        return Ok(());
+                    }
                     if let Some(mode) = mode {
                         w.set_attrs(row.id, mode, false, now_ns)?;
                     }
@@ -331,6 +337,13 @@ impl Overlay {
             (Verdict::OtherKind, Some(row)) => self.another_kind(&row, name, &path, edits),
             (_, _) => Ok(false),
         }
+    }
+
+    /// Whether a file that differs from its row is not as somebody left it while nobody looked: its
+    /// writers have come to an end since it was looked at, or their end is still to be noted.
+    fn is_changing(&self, row: &Node, path: &RelPath, facts: &Facts) -> Result<bool> {
+        let now = self.store.root().stat(path);
+        Ok(row.writing == Writing::Open || !now.is_ok_and(|now| seen(&now) == seen(facts)))
     }
 
     /// The folder has another kind of thing than the row. What is left of a version that its
@@ -450,6 +463,10 @@ impl Overlay {
                 .index
                 .edit(move |w| w.adopt_clean(id, now))
                 .map(|()| false),
+            Verdict::Written if node.writing == Writing::Open => {
+                // Left so by writers whose end is still to be noted.
+                self.record_torn(id, facts).map(|()| true)
+            }
             Verdict::Written => {
                 self.note(format!(
                     "{path}: changed in the store by hand; it counts as written here"

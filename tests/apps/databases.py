@@ -9,13 +9,22 @@
 
 import sqlite3
 import sys
+import time
 
 import duckdb
 
 
 def sqlite_insert(path: str, who: str, rows: str) -> None:
     db = sqlite3.connect(path, timeout=60, isolation_level=None)
-    mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    # Of two that turn it on at once SQLite tells one, without waiting, that the other is at it.
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
     assert mode == "wal", mode
     db.execute("CREATE TABLE IF NOT EXISTS fits(who TEXT, n INTEGER, body BLOB)")
     for n in range(int(rows)):

@@ -214,6 +214,7 @@ fn p4_a_file_that_grew_in_place_into_a_full_disk_is_held_back() {
     let lab = Lab::new();
     let (disk, server, mount) = scene(&lab, "6m", &[]);
     assert!(is_there(&mount.path("old.bin"), &bytes(1, 100_000)));
+    eventually("it is kept", || mount.status()["held"]["files"] == 1);
     // Open for reading, it is not evicted to make room.
     let reader = File::open(mount.path("old.bin"));
     drop(reader);
