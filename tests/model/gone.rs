@@ -18,6 +18,10 @@ fn left_over(name: &'static str) -> World {
     world.memory.set_object(&key, &bytes_of(7), 3);
     world.sync().unwrap();
     world.take(&Step::Read(name)).unwrap();
+    // The reader has it before it has its place.
+    let overlay = world.mount().overlay.clone();
+    world.runtime.block_on(overlay.downloads.placed());
+    drop(overlay);
     world.memory.remove_object(&key);
     world.sync().unwrap();
     assert!(world.look_up(name).unwrap().is_none());
