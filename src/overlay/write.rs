@@ -3,9 +3,8 @@
 //! New and truncated files are written beside the tree and take their name when the
 //! last writer closed them. Existing files opened without truncation, and names that
 //! never leave this machine, are written in place, as on any disk.
-//!
-//! A `close()` returns after the row that makes the bytes a local write (promise P3).
-//! What a killed writer left is never published (promise P4).
+//! A `close()` returns after the row that makes the bytes a local write (promise P3). What a
+//! killed writer left is never published (promise P4).
 
 use std::fs::File;
 use std::sync::Arc;
@@ -168,15 +167,16 @@ impl Overlay {
         match opened {
             Ok(Some(opened)) => Answer::Now(Ok(opened)),
             Ok(None) => {
-                // Changing a part of a file needs the rest of it first.
+                // A part of a file needs the rest of it first; a reader that ends may hold that a moment.
                 let this = self.clone();
                 Answer::later(async move {
-                    for _ in 0..3 {
+                    for _ in 0..100 {
                         let came = this.downloads.hydrate(id).await;
                         came.map_err(|error| this.unreadable(error))?;
                         if let Some(opened) = this.open_writer_here(id, access)? {
                             return Ok(opened);
                         }
+                        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                     }
                     Err(Error::new(Kind::Busy, "the file keeps changing"))
                 })
