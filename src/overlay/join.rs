@@ -35,10 +35,11 @@ impl Overlay {
             drop(state);
             return self.step_aside(open.id);
         }
-        let node = state.node.clone();
         if state.detached {
             return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
         }
+        // Its readers may have opened it before it was here.
+        let node = self.need_file(open.id)?;
         let Some(file) = self.open_held(&node, OFlags::RDWR)? else {
             return Ok(None);
         };

@@ -167,16 +167,15 @@ impl Overlay {
         match opened {
             Ok(Some(opened)) => Answer::Now(Ok(opened)),
             Ok(None) => {
-                // A part of a file needs the rest of it first; a reader that ends may hold that a moment.
+                // Changing a part of a file needs the rest of it first.
                 let this = self.clone();
                 Answer::later(async move {
-                    for _ in 0..100 {
+                    for _ in 0..3 {
                         let came = this.downloads.hydrate(id).await;
                         came.map_err(|error| this.unreadable(error))?;
                         if let Some(opened) = this.open_writer_here(id, access)? {
                             return Ok(opened);
                         }
-                        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                     }
                     Err(Error::new(Kind::Busy, "the file keeps changing"))
                 })

@@ -506,6 +506,13 @@ def extended(mnt, ref):
     same(os.getxattr(f"{mnt}/written", "user.early"), b"yes")
     refused(errno.ENODATA, os.getxattr, f"{mnt}/written", "user.gone")
     same(slurp(f"{mnt}/written"), b"something")
+    # A writer may come while somebody reads what was not here when that one opened it.
+    with open(f"{mnt}/far2.bin", "rb") as reader:
+        data = reader.read()
+        fd = os.open(f"{mnt}/far2.bin", os.O_RDWR)
+        os.pwrite(fd, data[:1], 0)
+        os.close(fd)
+        same(reader.read(), b"")
     # Between the close and the file's way to its name, too.
     for n in range(500):
         path = f"{mnt}/again{n % 10}"
