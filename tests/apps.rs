@@ -9,6 +9,8 @@
 )]
 
 mod common;
+#[path = "common/proxy.rs"]
+mod proxy;
 #[path = "common/python.rs"]
 mod python;
 
@@ -75,6 +77,47 @@ fn p14_tables_are_read_cold_and_warm_with_every_reader() {
         let before = server.requests();
         read();
         assert_eq!(server.requests(), before, "a warm run asks for nothing");
+    }
+}
+
+/// What DuckDB, pyarrow (mapped or not), pandas and polars fetch of a table of 100 MB, cold.
+#[test]
+fn p14_two_columns_of_a_big_table_cost_two_columns() {
+    let lab = Lab::new();
+    let there = lab.dir("srv").join("big.parquet");
+    let there = there.to_str().unwrap();
+    let needed = run("columns.py", ["make", there, "320000"]);
+    let needed: u64 = needed.trim().parse().unwrap();
+    let server = lab.serve("srv", &[]);
+    let wire = proxy::Proxy::to(&server.url);
+    for (n, reader) in ["pyarrow", "mapped", "pandas", "polars", "duckdb"]
+        .iter()
+        .enumerate()
+    {
+        let sum = run("columns.py", ["read", reader, there]);
+        let name = format!("mnt{n}");
+        let cost = |known: bool| {
+            let flags = [&["--remote", &wire.url], WAYS[n % 2]].concat();
+            let mount = lab.mount(&name, &flags);
+            let path = mount.path("big.parquet");
+            eventually("the table is listed", || path.exists());
+            let (came, asked) = (wire.down(), server.stats()["get"].as_u64().unwrap());
+            let here = run("columns.py", ["read", reader, path.to_str().unwrap()]);
+            assert_eq!(here, sum, "{reader}");
+            assert_eq!(mount.status()["held"]["files"], 0, "{reader}");
+            mount.unmount();
+            let asked = server.stats()["get"].as_u64().unwrap() - asked;
+            println!(
+                "{reader}, known {known}: {} bytes, {asked} requests",
+                wire.down() - came
+            );
+            wire.down() - came
+        };
+        let came = cost(false);
+        assert!(came * 100 <= needed * 115, "{reader}: {came} of {needed}");
+        // The pieces are there after a restart.
+        let came = cost(true);
+        assert!(came < needed / 10, "{reader}: {came}, again");
     }
 }
 

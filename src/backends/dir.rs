@@ -258,6 +258,7 @@ impl Backend for Directory {
             range,
             body,
             is_proven: false,
+            proof: None,
         })
     }
 

@@ -257,6 +257,7 @@ impl Inner {
             range: sent,
             body,
             is_proven: false,
+            proof: None,
         })
     }
 

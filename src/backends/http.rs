@@ -132,6 +132,7 @@ impl Http {
             range: sent,
             meta,
             is_proven: false,
+            proof: None,
         })
     }
 

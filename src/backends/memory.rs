@@ -291,6 +291,7 @@ impl Backend for Memory {
             range,
             body,
             is_proven: false,
+            proof: None,
         };
         leave(fault, Ok(download))
     }

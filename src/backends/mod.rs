@@ -121,6 +121,17 @@ pub struct Download {
     /// Whether the backend looks at all of a whole body: if it ends it as [`Kind::Corrupt`],
     /// every byte that came before is in doubt.
     pub is_proven: bool,
+    /// What all of the object adds up to, where this is a part of one whose SHA-256 is not known.
+    pub proof: Option<Box<dyn Proof>>,
+}
+
+/// Tells whether the bytes of an object are right, once all of them went by in order.
+pub trait Proof: Send {
+    /// The bytes that follow.
+    fn take(&mut self, bytes: &[u8]);
+
+    /// Errors: `Corrupt` if they are not what the remote was given.
+    fn holds(self: Box<Self>) -> Result<()>;
 }
 
 /// One object's bytes, to be sent. The file is read from its start by position, as

@@ -186,6 +186,7 @@ impl S3 {
             range,
             body,
             is_proven: false,
+            proof: None,
         })
     }
 
@@ -215,7 +216,8 @@ impl S3 {
             let why = "the answer is another range than the one asked for";
             return Err(answer::corrupt(why));
         }
-        let proof = match sent == (0..size) && meta.sha256.is_none() && !self.door.is_express() {
+        let is_whole = sent == (0..size);
+        let proof = match meta.sha256.is_none() && !self.door.is_express() {
             true => Proof::of(&answer),
             false => None,
         };
@@ -225,16 +227,17 @@ impl S3 {
             version: meta.version.clone(),
         };
         let body = source.stream(answer.body, sent.clone());
-        let is_proven = proof.is_some();
-        let body = match proof {
-            Some(proof) => proof::proven(body, size, proof),
-            None => body,
+        let (is_proven, body, proof) = match proof {
+            Some(proof) if is_whole => (true, proof::proven(body, size, proof), None),
+            // Of the whole: for whoever puts it together.
+            proof => (false, body, proof.map(|proof| Box::new(proof) as _)),
         };
         Ok(Download {
             meta,
             range: sent,
             body,
             is_proven,
+            proof,
         })
     }
 }

@@ -40,5 +40,6 @@ pub(super) fn nothing(
         range: at..at,
         body: Box::pin(stream::empty()),
         is_proven: false,
+        proof: None,
     })
 }

@@ -256,13 +256,18 @@ impl Overlay {
         if offset >= end {
             return Answer::Now(Ok(Bytes::new()));
         }
+        flight.ask(&(offset..end));
         if let Some(bytes) = flight.try_read(&(offset..end)) {
             return Answer::Now(bytes);
         }
         let this = self.clone();
         Answer::later(async move {
             let flight = match flight.stage() {
-                Stage::Failed(_) => this.fly_again(&handle.node, &flight)?,
+                Stage::Failed(_) => {
+                    let flight = this.fly_again(&handle.node, &flight)?;
+                    flight.ask(&(offset..end));
+                    flight
+                }
                 _ => flight,
             };
             let read = this.downloads.read(&flight, offset..end).await;
@@ -276,7 +281,7 @@ impl Overlay {
     /// A download that failed does not fail its readers for ever: the next read tries again, for
     /// the same version. Errors: `Stale` if that is gone.
     fn fly_again(&self, open: &OpenNode, failed: &Flight) -> Result<Arc<Flight>> {
-        let passenger = self.downloads.board_again(&failed.node)?;
+        let passenger = self.downloads.board_again(failed)?;
         let flight = Arc::clone(&passenger);
         let mut state = open.lock();
         if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_))) {

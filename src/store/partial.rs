@@ -198,6 +198,17 @@ impl Partial {
         held(&self.have).missing(range)
     }
 
+    /// How many bytes are here.
+    pub fn covered(&self) -> u64 {
+        held(&self.have).covered()
+    }
+
+    /// How far the bytes are here from `at` on, without a hole.
+    pub fn reaches(&self, at: u64) -> u64 {
+        let hole = held(&self.have).missing(at..self.size).into_iter().next();
+        hole.map_or(self.size, |hole| hole.start)
+    }
+
     /// Whether every byte is here.
     pub fn is_complete(&self) -> bool {
         held(&self.have).is_whole(self.size)

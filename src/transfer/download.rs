@@ -1,33 +1,27 @@
-//! Brings bytes down: starts flights, moves their bytes, verifies, hands over to the commit.
+//! Brings files down: starts flights, one a node, and hands them over to the commit.
 //!
-//! One flight a node. The background stream fills the file from the front; readers
-//! far from it get ranges of their own. Every way a body can be wrong ends in a
-//! retry or an error, never in bytes shown as the file's (promise P1).
+//! How their bytes come is `fetch`'s business, and for big files, of which only what is asked
+//! for comes, `pilot`'s.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::Commit;
 use super::flight::{Flight, Passenger, Stage};
-use super::front::Front;
-use super::plan;
+use super::pilot::Pilot;
+use super::sources::Sources;
 use crate::backends::remote::{Remote, Remotes};
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, Replica};
 use crate::metrics::Metrics;
-use crate::object::{ByteRange, Meta, RemoteId, Sha256};
+use crate::object::{ByteRange, RemoteId, Sha256};
 use crate::store::PartialId;
 
-/// How often a broken stream is taken up again before the flight fails.
-const ATTEMPTS: u32 = 4;
-/// How often a file that came whole and wrong is fetched anew.
-const WRONG: u32 = 2;
-/// Partial downloads are made to survive a restart every so many bytes.
-const CHECKPOINT: u64 = 32 << 20;
+/// How often a file is looked for that is replaced all the time.
+const TRIES: u32 = 4;
 /// Landed files that are being made durable at once: the disk groups what it is asked for together.
 const LANDINGS: usize = 24;
 /// Up to this size a file counts as small: it has lanes that big ones cannot take.
@@ -82,7 +76,7 @@ impl Downloads {
         let _ = self.room.set(Box::new(make));
     }
 
-    async fn make_room(self: &Arc<Self>) -> bool {
+    pub(super) async fn make_room(self: &Arc<Self>) -> bool {
         let this = self.clone();
         let made = tokio::task::spawn_blocking(move || this.room.get().is_some_and(|make| make()));
         made.await.unwrap_or_default()
@@ -108,8 +102,14 @@ impl Downloads {
     }
 
     /// The same for a reader whose flight failed: it needs one, whatever the store has by now.
-    pub fn board_again(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
-        self.board_in(node, self.lanes(node), false)
+    pub fn board_again(self: &Arc<Self>, failed: &Flight) -> Result<Passenger> {
+        let node = &failed.node;
+        let passenger = self.board_in(node, self.lanes(node), false)?;
+        if failed.is_doubted() {
+            // What it has read already may be all but what comes now.
+            passenger.doubt();
+        }
+        Ok(passenger)
     }
 
     fn lanes(&self, node: &Node) -> &Arc<Semaphore> {
@@ -146,7 +146,12 @@ impl Downloads {
         let sources = self.sources(node)?;
         let id = PartialId::new(&self.shown(version.0), &sources[0].1.key, &version.1);
         let partial = self.commit.store.partial(&id, node.size)?;
-        let flight = Arc::new(Flight::new(node.clone(), version, partial));
+        let flight = Arc::new(Flight::new(
+            node.clone(),
+            version,
+            partial,
+            !self.stream_only,
+        ));
         flights.retain(|_, f| f.strong_count() > 0);
         flights.insert(node.id, Arc::downgrade(&flight));
         let passenger = flight.join();
@@ -173,7 +178,7 @@ impl Downloads {
 
     /// Waits until the node's bytes are in the store. Joins a flight that is under way.
     pub async fn hydrate(self: &Arc<Self>, id: NodeId) -> Result<()> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRIES {
             let Some(node) = self.commit.index.node(id)? else {
                 return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
             };
@@ -196,17 +201,27 @@ impl Downloads {
         Err(Error::new(Kind::Stale, "the file keeps changing"))
     }
 
-    /// Waits until what has come whole is in its place: who unmounts has every file that was read.
-    pub async fn placed(&self) {
+    /// Waits until what has come whole is in its place, and what came of others is noted: who
+    /// unmounts has every file that was read, and does not fetch its pieces again.
+    pub async fn placed(self: &Arc<Self>) {
+        for flight in self.flying() {
+            if matches!(flight.stage(), Stage::Flowing) && !self.stream_only {
+                self.checkpoint(&flight).await;
+            }
+        }
         while self.is_placing() {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     }
 
-    fn is_placing(&self) -> bool {
+    fn flying(&self) -> Vec<Arc<Flight>> {
         let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut flying = flights.values().filter_map(Weak::upgrade);
-        !self.stream_only && flying.any(|flight| matches!(flight.stage(), Stage::Landed))
+        flights.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn is_placing(&self) -> bool {
+        let is_landed = |flight: &Arc<Flight>| matches!(flight.stage(), Stage::Landed);
+        !self.stream_only && self.flying().iter().any(is_landed)
     }
 
     fn is_here(&self, id: NodeId) -> Result<bool> {
@@ -239,11 +254,23 @@ impl Downloads {
         sources: Vec<(Arc<Remote>, Replica)>,
         lanes: Arc<Semaphore>,
     ) {
-        let Ok(lane) = lanes.acquire_owned().await else {
-            return;
+        let sources = Arc::new(Sources::new(sources));
+        let flown = match flight.is_piloted() {
+            true => {
+                Pilot::new(self.clone(), flight.clone(), sources, lanes)
+                    .fly()
+                    .await
+            }
+            false => match lanes.acquire_owned().await {
+                Ok(lane) => {
+                    let fetched = self.fetch(&flight, &sources).await;
+                    fetched.map(|hash| (hash, Some(lane)))
+                }
+                Err(_) => return,
+            },
         };
-        match self.fetch(&flight, sources).await {
-            Ok(hash) => self.land(&flight, hash, lane).await,
+        match flown {
+            Ok((hash, lane)) => self.land(&flight, hash, lane).await,
             Err(error) => {
                 tracing::debug!(node = flight.node.id.0, %error, "download ended early");
                 flight.set_stage(Stage::Failed(error));
@@ -258,46 +285,8 @@ impl Downloads {
         }
     }
 
-    /// Fetches and verifies. Bytes that came whole and are wrong are fetched again, from the next
-    /// remote first.
-    async fn fetch(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        mut sources: Vec<(Arc<Remote>, Replica)>,
-    ) -> Result<Sha256> {
-        let mut wrong = 0;
-        loop {
-            let front = match self.fill(flight, &mut sources).await {
-                Err(error) if error.kind() == Kind::NoSpace => {
-                    // What came of it must not be what keeps the disk full.
-                    flight.partial.discard()?;
-                    return Err(error);
-                }
-                Err(error) => {
-                    // Whoever asks next goes on from here.
-                    self.checkpoint(flight).await;
-                    return Err(error);
-                }
-                Ok(front) => front,
-            };
-            match self.verify(flight, front).await {
-                Err(error) if error.kind() == Kind::Corrupt && wrong < WRONG => {
-                    wrong += 1;
-                    tracing::warn!(%error, "fetched again");
-                    flight.start_over()?;
-                    sources.rotate_left(1);
-                }
-                Err(error) => {
-                    flight.partial.discard()?;
-                    return Err(error);
-                }
-                done => return done,
-            }
-        }
-    }
-
     /// Shows the file to its readers, and puts it in place behind them.
-    async fn land(&self, flight: &Arc<Flight>, hash: Sha256, lane: OwnedSemaphorePermit) {
+    async fn land(&self, flight: &Arc<Flight>, hash: Sha256, lane: Option<OwnedSemaphorePermit>) {
         flight.set_stage(Stage::Landed);
         if self.stream_only && !flight.is_needed_in_tree() {
             // Those who read it have it open; its name goes now, whatever ends the daemon.
@@ -324,254 +313,8 @@ impl Downloads {
         }
     }
 
-    /// Fetches every missing byte. Returns the hash of the front, as far as it came in order.
-    async fn fill(
-        self: &Arc<Self>,
-        flight: &Arc<Flight>,
-        sources: &mut [(Arc<Remote>, Replica)],
-    ) -> Result<Front> {
-        let mut front = Front::new();
-        let mut failed = Error::new(Kind::Offline, "every remote that has the file is away");
-        for attempt in 0..ATTEMPTS {
-            for (remote, replica) in sources.iter_mut() {
-                if attempt > 0 && remote.is_away() {
-                    continue;
-                }
-                if let Err(error) = self.prove(flight, remote, replica).await {
-                    remote.heard(&error);
-                    failed = error;
-                    continue;
-                }
-                let mut streamed = self.stream(flight, remote, replica, &mut front).await;
-                while matches!(&streamed, Err(e) if e.kind() == Kind::NoSpace)
-                    && self.make_room().await
-                {
-                    streamed = self.stream(flight, remote, replica, &mut front).await;
-                }
-                match streamed {
-                    Ok(()) => return Ok(front),
-                    Err(error) if error.kind() == Kind::Cancelled => return Err(error),
-                    Err(error) => {
-                        remote.heard(&error);
-                        // What this remote sent may be what is wrong.
-                        if error.kind() == Kind::NoSpace {
-                            return Err(error);
-                        }
-                        failed = error;
-                    }
-                }
-            }
-            if !failed.kind().is_transient() {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50 << attempt)).await;
-        }
-        Err(failed)
-    }
-
-    /// Streams the holes from one remote until there are none.
-    async fn stream(
-        &self,
-        flight: &Arc<Flight>,
-        remote: &Remote,
-        replica: &Replica,
-        front: &mut Front,
-    ) -> Result<()> {
-        let size = flight.size();
-        if size == 0 {
-            // Nothing to fetch, but the version must still be there.
-            let found = remote.backend.head(&replica.key).await?;
-            return match found {
-                Some(meta) if meta.version == replica.meta.version => {
-                    self.first_bytes(flight, remote, replica, &meta).await
-                }
-                _ => Err(Error::new(
-                    Kind::Stale,
-                    "the remote has another version now",
-                )),
-            };
-        }
-        let mut since_checkpoint = 0;
-        while let Some(hole) = plan::next_hole(&flight.partial.holes(0..size), flight.position()) {
-            flight.moved_to(hole.start);
-            let whole = hole == (0..size);
-            let range = (!whole).then(|| hole.clone());
-            let asked = remote
-                .backend
-                .get(&replica.key, range, Some(&replica.meta.version))
-                .await;
-            let got = match asked {
-                Err(error) if error.kind() == Kind::Unsupported && !whole => {
-                    // It gives whole files only.
-                    flight.start_over()?;
-                    *front = Front::new();
-                    continue;
-                }
-                got => got?,
-            };
-            if got.range != hole || got.meta.size != size {
-                return Err(Error::new(
-                    Kind::Corrupt,
-                    "the remote sent other bytes than were asked for",
-                ));
-            }
-            self.first_bytes(flight, remote, replica, &got.meta).await?;
-            let mut body = got.body;
-            let mut at = hole.start;
-            while let Some(chunk) = body.next().await {
-                let chunk = match chunk {
-                    // All that came before is as wrong as what is missing.
-                    Err(error) if got.is_proven && error.kind() == Kind::Corrupt => {
-                        flight.start_over()?;
-                        *front = Front::new();
-                        return Err(error);
-                    }
-                    chunk => chunk?,
-                };
-                since_checkpoint += chunk.len() as u64;
-                at = self.take_chunk(flight, at, &hole, chunk, front)?;
-                if since_checkpoint >= CHECKPOINT {
-                    since_checkpoint = 0;
-                    self.checkpoint(flight).await;
-                }
-                if !flight.is_wanted()
-                    && !plan::worth_finishing(size, flight.partial.have().covered())
-                {
-                    self.checkpoint(flight).await;
-                    return Err(Error::new(
-                        Kind::Cancelled,
-                        "nobody reads the file any more",
-                    ));
-                }
-            }
-            if at != hole.end {
-                return Err(Error::new(Kind::Corrupt, "the body ended early"));
-            }
-        }
-        Ok(())
-    }
-
-    async fn first_bytes(
-        &self,
-        flight: &Flight,
-        remote: &Remote,
-        replica: &Replica,
-        meta: &Meta,
-    ) -> Result<()> {
-        remote.is_here();
-        if let Some(hash) = meta.sha256 {
-            flight.learn_sha256(hash);
-        }
-        if replica.meta.is_rough() && matches!(flight.stage(), Stage::Asking) {
-            // The file gets the writer's time when it is put in place.
-            self.learn(remote, replica, Some(meta.clone())).await?;
-        }
-        if matches!(flight.stage(), Stage::Asking) {
-            flight.set_stage(Stage::Flowing);
-        }
-        Ok(())
-    }
-
-    fn take_chunk(
-        &self,
-        flight: &Flight,
-        at: u64,
-        hole: &ByteRange,
-        chunk: Bytes,
-        front: &mut Front,
-    ) -> Result<u64> {
-        let end = at + chunk.len() as u64;
-        if end > hole.end {
-            return Err(Error::new(
-                Kind::Corrupt,
-                "the body is longer than was asked for",
-            ));
-        }
-        flight.partial.write_at(at, &chunk)?;
-        front.take(at, &chunk);
-        flight.moved_to(end);
-        Ok(end)
-    }
-
-    async fn checkpoint(&self, flight: &Arc<Flight>) {
-        let flight = flight.clone();
-        let done = tokio::task::spawn_blocking(move || flight.partial.checkpoint()).await;
-        if let Ok(Err(error)) = done {
-            tracing::debug!(%error, "a partial download could not be noted");
-        }
-    }
-
-    /// Hashes what came; compares where the remote gives a hash.
-    async fn verify(&self, flight: &Arc<Flight>, front: Front) -> Result<Sha256> {
-        let hash = match front.at == flight.size() {
-            true => front.hash(),
-            false => {
-                let this = flight.clone();
-                tokio::task::spawn_blocking(move || front.finish(&this))
-                    .await
-                    .map_err(|_| Error::new(Kind::Io, "hashing failed"))??
-            }
-        };
-        match flight.sha256() {
-            Some(expected) if expected != hash => Err(Error::new(
-                Kind::Corrupt,
-                "the bytes that came do not have the file's hash",
-            )),
-            _ => Ok(hash),
-        }
-    }
-
-    /// Bytes for a reader; `want` is inside of the file.
+    /// Bytes for a reader; `want` is inside of the file and was asked for.
     pub async fn read(self: &Arc<Self>, flight: &Arc<Flight>, want: ByteRange) -> Result<Bytes> {
-        if let Some(bytes) = flight.try_read(&want) {
-            return bytes;
-        }
-        if let Some(range) = flight.claim_side(&want) {
-            let (this, flight) = (self.clone(), flight.clone());
-            self.runtime.spawn(async move {
-                if let Err(error) = this.fetch_side(&flight, &range).await {
-                    // The background stream will come by; it also says what is wrong.
-                    tracing::debug!(%error, "a range asked for out of order failed");
-                }
-                flight.side_ended(&range);
-            });
-        }
         flight.wait_for(&want).await
-    }
-
-    async fn fetch_side(&self, flight: &Arc<Flight>, range: &ByteRange) -> Result<()> {
-        let sources = self.sources(&flight.node)?;
-        let proved = sources.iter().find(|(_, r)| r.matches(&flight.node));
-        let Some((remote, replica)) = proved else {
-            return Err(Error::new(Kind::Stale, "no remote is known to have it"));
-        };
-        let got = remote
-            .backend
-            .get(
-                &replica.key,
-                Some(range.clone()),
-                Some(&replica.meta.version),
-            )
-            .await?;
-        if got.range != *range || got.meta.size != flight.size() {
-            return Err(Error::new(
-                Kind::Corrupt,
-                "the remote sent other bytes than were asked for",
-            ));
-        }
-        let (mut at, mut body) = (range.start, got.body);
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk?;
-            if at + chunk.len() as u64 > range.end {
-                return Err(Error::new(
-                    Kind::Corrupt,
-                    "the body is longer than was asked for",
-                ));
-            }
-            flight.partial.write_at(at, &chunk)?;
-            at += chunk.len() as u64;
-            flight.advance();
-        }
-        Ok(())
     }
 }

@@ -1,16 +1,18 @@
 //! One download, shared by everyone who reads the file.
 //!
-//! A [`Flight`] is the state that readers wait on: which bytes are here, how far the
-//! stream is, how it ended. Who moves the bytes is in `download`.
+//! A [`Flight`] is the state that readers wait on: which bytes are here, what was asked for,
+//! how it ended. Who moves the bytes is in `fetch`, and for big files in `pilot`.
 
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::plan;
+use super::footer;
+use super::plan::{self, Parts, Reading, WHOLE};
+use crate::backends::Proof;
 use crate::error::{Error, Kind, Result};
 use crate::index::Node;
 use crate::object::{ByteRange, RemoteId, Sha256, Version};
@@ -38,30 +40,45 @@ pub struct Flight {
     stage: watch::Sender<Stage>,
     /// Counts up whenever bytes came.
     progress: watch::Sender<u64>,
-    /// Where the background stream stands.
-    position: AtomicU64,
+    /// What readers of a big file ask for; a small one is fetched whole.
+    reading: Option<Mutex<Reading>>,
+    /// Somebody asked for something, or left.
+    called: Notify,
     /// Readers that have the file open, and others who want it whole.
     interest: AtomicUsize,
     /// Somebody needs the file in the tree, even where reading alone keeps nothing.
     needed: AtomicBool,
-    sides: Mutex<Vec<ByteRange>>,
+    /// What came was wrong once: nothing more is shown before all was verified.
+    doubted: AtomicBool,
     sha256: Mutex<Option<Sha256>>,
+    /// What holds the bytes to the remote's own checksum, where that is all there is.
+    proof: Mutex<Option<Box<dyn Proof>>>,
 }
 
 impl Flight {
-    pub(super) fn new(node: Node, version: (RemoteId, Version), partial: Partial) -> Flight {
+    /// `keeps`: whether a file that is read mostly is to be had whole.
+    pub(super) fn new(
+        node: Node,
+        version: (RemoteId, Version),
+        partial: Partial,
+        keeps: bool,
+    ) -> Flight {
         let sha256 = node.sha256;
+        let reading =
+            (node.size > WHOLE).then(|| Mutex::new(Reading::new(node.size, partial.have(), keeps)));
         Flight {
             node,
             version,
             partial,
             stage: watch::Sender::new(Stage::Asking),
             progress: watch::Sender::new(0),
-            position: AtomicU64::new(0),
+            reading,
+            called: Notify::new(),
             interest: AtomicUsize::new(0),
             needed: AtomicBool::new(false),
-            sides: Mutex::new(Vec::new()),
+            doubted: AtomicBool::new(false),
             sha256: Mutex::new(sha256),
+            proof: Mutex::new(None),
         }
     }
 
@@ -109,6 +126,10 @@ impl Flight {
     /// The file must be in the tree when the flight has landed.
     pub(super) fn need_in_tree(&self) {
         self.needed.store(true, Ordering::SeqCst);
+        if let Some(mut reading) = self.reading() {
+            reading.want_whole();
+        }
+        self.called.notify_one();
     }
 
     pub(super) fn is_needed_in_tree(&self) -> bool {
@@ -131,19 +152,95 @@ impl Flight {
             .get_or_insert(hash);
     }
 
-    pub(super) fn position(&self) -> u64 {
-        self.position.load(Ordering::SeqCst)
+    /// A remote told what all of it adds up to.
+    pub(super) fn learn_proof(&self, proof: Box<dyn Proof>) {
+        let mut known = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert(proof);
     }
 
-    pub(super) fn moved_to(&self, position: u64) {
-        self.position.store(position, Ordering::SeqCst);
-        self.advance();
+    /// What a remote told of that since this was asked last.
+    pub(super) fn take_proof(&self) -> Option<Box<dyn Proof>> {
+        let mut known = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        known.take()
     }
 
-    /// What came was wrong.
+    /// Whether only what is asked for is fetched.
+    pub(super) fn is_piloted(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// What readers ask for, if that decides what is fetched.
+    pub(super) fn reading(&self) -> Option<MutexGuard<'_, Reading>> {
+        let reading = self.reading.as_ref()?;
+        Some(reading.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends when somebody asked for something, or left, since it ended last.
+    pub(super) async fn called(&self) {
+        self.called.notified().await;
+    }
+
+    /// A reader asks for these bytes, which may be here.
+    pub fn ask(&self, want: &ByteRange) {
+        let Some(mut reading) = self.reading() else {
+            return;
+        };
+        if *reading.parts() == Parts::Unknown {
+            reading.set_parts(self.parts());
+        }
+        let is_here = self.partial.holes(want.clone()).is_empty();
+        let has_work = reading.ask(want, is_here);
+        drop(reading);
+        if has_work {
+            self.called.notify_one();
+        }
+    }
+
+    /// Where the parts of a table are, as soon as its end is here.
+    fn parts(&self) -> Parts {
+        let place = |tail: [u8; footer::TAIL]| footer::place(tail, self.size());
+        let is_here = |range: &ByteRange| self.partial.holes(range.clone()).is_empty();
+        let end = self.size().saturating_sub(footer::TAIL as u64)..self.size();
+        if !is_here(&end) {
+            return Parts::Unknown;
+        }
+        let mut tail = [0; footer::TAIL];
+        if self
+            .partial
+            .file()
+            .read_exact_at(&mut tail, end.start)
+            .is_err()
+        {
+            return Parts::None;
+        }
+        match place(tail) {
+            Some(footer) if !is_here(&footer) => Parts::Unknown,
+            Some(footer) => {
+                let bytes = self.read_now(&footer).ok();
+                let columns = bytes.and_then(|bytes| footer::columns(&bytes, footer.start));
+                columns.map_or(Parts::None, |columns| Parts::Known(columns.into()))
+            }
+            None => Parts::None,
+        }
+    }
+
+    /// Nothing more is shown before all of it was verified, for which all of it has to come.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::SeqCst);
+        if let Some(mut reading) = self.reading() {
+            reading.want_whole();
+        }
+        self.called.notify_one();
+    }
+
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::SeqCst)
+    }
+
+    /// What came counts for nothing.
     pub(super) fn start_over(&self) -> Result<()> {
         self.partial.start_over()?;
-        self.moved_to(0);
+        self.advance();
         Ok(())
     }
 
@@ -157,8 +254,14 @@ impl Flight {
         if landed {
             return true;
         }
-        !plan::is_held_back(want, self.size(), self.sha256().is_some())
-            && self.partial.holes(want.clone()).is_empty()
+        let is_here = self.partial.holes(want.clone()).is_empty();
+        is_here && !self.is_held_back()
+    }
+
+    /// Whether what is here waits until all of it was verified: nobody reads all of a wrong file.
+    fn is_held_back(&self) -> bool {
+        let missing = || self.size().saturating_sub(self.partial.covered());
+        self.is_doubted() || self.sha256().is_some() && plan::is_held_back(missing())
     }
 
     /// The bytes of `want` (inside of the file) if they are here.
@@ -190,28 +293,6 @@ impl Flight {
             }
         }
     }
-
-    /// Reserves what a reader needs out of order; none if it is coming or was asked for already.
-    pub(super) fn claim_side(&self, want: &ByteRange) -> Option<ByteRange> {
-        let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
-        if sides
-            .iter()
-            .any(|s| s.start <= want.start && want.start < s.end)
-        {
-            return None;
-        }
-        let holes = self.partial.holes(0..self.size());
-        let range = plan::side_range(want, Some(self.position()), &holes, self.size())?;
-        sides.push(range.clone());
-        Some(range)
-    }
-
-    pub(super) fn side_ended(&self, range: &ByteRange) {
-        let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
-        sides.retain(|s| s != range);
-        drop(sides);
-        self.advance();
-    }
 }
 
 fn dropped() -> Error {
@@ -230,6 +311,8 @@ impl std::ops::Deref for Passenger {
 
 impl Drop for Passenger {
     fn drop(&mut self) {
-        self.0.interest.fetch_sub(1, Ordering::SeqCst);
+        if self.0.interest.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.called.notify_one();
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! order, and behind them those that may have it and have to be asked first, because their
 //! listing does not tell enough.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::download::Downloads;
 use super::flight::Flight;
@@ -10,6 +10,40 @@ use crate::backends::remote::Remote;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Node, Replica, node as rows};
 use crate::object::Meta;
+
+/// The remotes that a flight asks, in order; shared by its requests.
+pub(super) struct Sources(Mutex<Vec<(Arc<Remote>, Replica)>>);
+
+impl Sources {
+    pub(super) fn new(sources: Vec<(Arc<Remote>, Replica)>) -> Sources {
+        Sources(Mutex::new(sources))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Arc<Remote>, Replica)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of them as they are now.
+    pub(super) fn all(&self) -> Vec<(Arc<Remote>, Replica)> {
+        self.lock().clone()
+    }
+
+    /// What a remote has proved to have the file.
+    pub(super) fn proved(&self, remote: &Remote, replica: &Replica) {
+        let mut all = self.lock();
+        if let Some((_, old)) = all.iter_mut().find(|(other, _)| other.id == remote.id) {
+            *old = replica.clone();
+        }
+    }
+
+    /// Asks the next one first.
+    pub(super) fn rotate(&self) {
+        let mut all = self.lock();
+        if !all.is_empty() {
+            all.rotate_left(1);
+        }
+    }
+}
 
 impl Downloads {
     /// The remotes that have these bytes and are not known to be away, in order; behind them

@@ -1,5 +1,6 @@
 //! Downloads and uploads against remotes in memory that do wrong on demand.
 
+mod pieces;
 mod tiers;
 
 use std::future::Future;
@@ -9,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Commit, seen};
 use super::download::Downloads;
-use super::flight::Stage;
+use super::flight::{Flight, Passenger, Stage};
 use super::upload::{Rules, Uploads};
 use crate::backends::memory::{Fault, Memory, Op};
 use crate::backends::remote::{Remote, Remotes};
@@ -416,27 +418,6 @@ async fn p6_a_remote_that_is_away_is_passed_over() {
     let node = lab.listed(1, "b", &bytes);
     let failed = soon(lab.downloads.hydrate(node.id)).await.unwrap_err();
     assert_eq!(failed.kind(), Kind::Offline);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn p9_a_big_download_that_nobody_reads_stops_and_resumes_after_a_restart() {
-    let lab = Lab::new(1);
-    let bytes = bytes_of(80 << 20);
-    let node = lab.listed(0, "a", &bytes);
-    let flight = {
-        let passenger = lab.downloads.board(&node).unwrap();
-        Arc::clone(&passenger)
-    };
-    let ended = soon(flight.landed()).await.unwrap_err();
-    assert_eq!(ended.kind(), Kind::Cancelled);
-    let came = flight.partial.have().covered();
-    assert!(came > 0 && came < 20 << 20);
-    drop(flight);
-    lab.asked(0);
-    let lab = lab.reopened();
-    soon(lab.downloads.hydrate(node.id)).await.unwrap();
-    assert_eq!(lab.asked(0), [Some(came..80 << 20)]);
-    assert!(lab.stored("a").unwrap() == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,3 +60,24 @@ fn p1_rot_in_a_bucket_is_not_read_to_its_end() {
     assert_eq!(fs::read(mounted.path("rot")).unwrap(), rot);
     assert_eq!(fs::read(mounted.unmount().join("rot")).unwrap(), rot);
 }
+
+/// It comes in pieces, which readers get; its name it gets when all of it was looked at.
+#[test]
+fn p1_rot_in_a_big_object_is_not_kept() {
+    let (lab, store) = (Lab::new(), S3Server::start(Habits::default()));
+    let bytes = crate::support::bytes(12 << 20);
+    store.change("p/rot.bin", bytes.clone(), |o| o.etag = "0".repeat(32));
+    store.place("p/right.bin", bytes.clone());
+    let mounted = mount(&lab, &store);
+    eventually("both are listed", || mounted.path("rot.bin").exists());
+    assert!(fs::read(mounted.path("right.bin")).unwrap() == bytes);
+    eventually("it is kept", || mounted.status()["held"]["files"] == 1);
+    let before = store.count(Op::Get);
+    let _ = fs::read(mounted.path("rot.bin"));
+    eventually("it is fetched again, and given up", || {
+        store.count(Op::Get) >= before + 6
+    });
+    let at = mounted.unmount();
+    assert!(!at.join("rot.bin").exists());
+    assert!(fs::read(at.join("right.bin")).unwrap() == bytes);
+}

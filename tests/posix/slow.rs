@@ -12,6 +12,8 @@ pub struct SlowLine {
     /// Answers wait once this many bytes of them came through.
     budget: Arc<AtomicU64>,
     open: Arc<AtomicBool>,
+    /// Bytes of answers that came through.
+    passed: Arc<AtomicU64>,
 }
 
 impl SlowLine {
@@ -23,14 +25,16 @@ impl SlowLine {
             at: listener.local_addr().unwrap(),
             budget: Arc::new(AtomicU64::new(0)),
             open: Arc::new(AtomicBool::new(true)),
+            passed: Arc::default(),
         };
         let (budget, open) = (line.budget.clone(), line.open.clone());
+        let passed = line.passed.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(target) else {
                     continue;
                 };
-                carry(client, server, &budget, &open);
+                carry(client, server, &budget, &open, &passed);
             }
         });
         line
@@ -51,20 +55,31 @@ impl SlowLine {
         self.budget.fetch_add(bytes, Ordering::SeqCst);
     }
 
+    /// Bytes of answers that came through so far.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
+    }
+
     /// Lets everything through again.
     pub fn widen(&self) {
         self.open.store(true, Ordering::SeqCst);
     }
 }
 
-fn carry(client: TcpStream, server: TcpStream, budget: &Arc<AtomicU64>, open: &Arc<AtomicBool>) {
+fn carry(
+    client: TcpStream,
+    server: TcpStream,
+    budget: &Arc<AtomicU64>,
+    open: &Arc<AtomicBool>,
+    passed: &Arc<AtomicU64>,
+) {
     let (mut from_client, mut to_server) =
         (client.try_clone().unwrap(), server.try_clone().unwrap());
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut from_client, &mut to_server);
         let _ = to_server.shutdown(Shutdown::Write);
     });
-    let (budget, open) = (budget.clone(), open.clone());
+    let (budget, open, passed) = (budget.clone(), open.clone(), passed.clone());
     std::thread::spawn(move || {
         let (mut server, mut client) = (server, client);
         let mut buffer = vec![0; 16 << 10];
@@ -76,6 +91,7 @@ fn carry(client: TcpStream, server: TcpStream, budget: &Arc<AtomicU64>, open: &A
             while !open.load(Ordering::SeqCst) && !take(&budget, n as u64) {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            passed.fetch_add(n as u64, Ordering::SeqCst);
             if client.write_all(&buffer[..n]).is_err() {
                 break;
             }

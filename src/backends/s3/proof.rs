@@ -17,7 +17,7 @@ use futures_util::{StreamExt, stream};
 use md5::{Digest as _, Md5};
 
 use super::answer::corrupt;
-use crate::backends::ByteStream;
+use crate::backends::{self, ByteStream, Proof as _};
 use crate::error::Result;
 
 /// How much of the end waits for the rest.
@@ -68,7 +68,9 @@ impl Proof {
         let sum = Sum::Md5(Md5::new());
         Some(Proof { sum, expected })
     }
+}
 
+impl backends::Proof for Proof {
     fn take(&mut self, bytes: &[u8]) {
         match &mut self.sum {
             Sum::Md5(md5) => md5.update(bytes),
@@ -76,7 +78,7 @@ impl Proof {
         }
     }
 
-    fn holds(self) -> Result<()> {
+    fn holds(self: Box<Self>) -> Result<()> {
         let found = match self.sum {
             Sum::Md5(md5) => Bytes::copy_from_slice(&md5.finalize()),
             Sum::Kept(sum) => sum.finalize(),
@@ -139,6 +141,7 @@ impl State {
     }
 
     fn prove(&mut self) -> Result<()> {
-        self.proof.take().map_or(Ok(()), Proof::holds)
+        let proof = self.proof.take();
+        proof.map_or(Ok(()), |proof| Box::new(proof).holds())
     }
 }
