@@ -53,23 +53,20 @@ pub struct ConflictRow {
 
 /// Reads the sums.
 pub fn totals(c: &rusqlite::Connection) -> Result<Totals> {
-    let mut totals = Totals::default();
-    let pairs = node::rows(c, "SELECT what, n FROM totals", [], |row| {
-        let what: String = row.get(0).map_err(sql)?;
-        Ok((what, row.get::<_, i64>(1).map_err(sql)?.max(0) as u64))
+    let query = "SELECT files, bytes, held_files, held_bytes, dirty_files, dirty_bytes FROM sums";
+    let sums = node::rows(c, query, [], |row| {
+        let n =
+            |at: usize| -> Result<u64> { Ok(row.get::<_, i64>(at).map_err(sql)?.max(0) as u64) };
+        Ok(Totals {
+            files: n(0)?,
+            bytes: n(1)?,
+            held_files: n(2)?,
+            held_bytes: n(3)?,
+            dirty_files: n(4)?,
+            dirty_bytes: n(5)?,
+        })
     })?;
-    for (what, n) in pairs {
-        match what.as_str() {
-            "files" => totals.files = n,
-            "bytes" => totals.bytes = n,
-            "held_files" => totals.held_files = n,
-            "held_bytes" => totals.held_bytes = n,
-            "dirty_files" => totals.dirty_files = n,
-            "dirty_bytes" => totals.dirty_bytes = n,
-            _ => {}
-        }
-    }
-    Ok(totals)
+    Ok(sums.into_iter().next().unwrap_or_default())
 }
 
 /// Up to `limit` files that may be evicted, least recently used first: held, clean, not pinned,

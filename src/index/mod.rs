@@ -1,11 +1,12 @@
 //! Facts: what the namespace is, what every remote has, what the store holds, what
 //! must go up. All SQL lives here.
 //!
-//! One thread writes, in batches ([`Index::edit`]); whoever reads does so on a
+//! One at a time writes ([`Index::edit`]), those who have to wait in batches; whoever reads does so on a
 //! read-only connection of its own thread ([`Index::read`]) and sees every edit
 //! that was answered. An answered edit survives the death of the process; after
 //! [`Index::sync`] it survives a power cut.
 
+mod checkpoint;
 mod copied;
 pub mod edit;
 mod follow;
@@ -101,9 +102,12 @@ impl Index {
             moved_dirs: false,
             moves: Arc::default(),
             spare: spare::Spare::beside(path),
+            checkpoints: checkpoint::Checkpoints::of(path),
+            told: writer::Told::to(events),
+            frame: writer::Frame::default(),
         };
         let moves = writer.moves.clone();
-        let (queue, thread) = writer::start(writer, events)?;
+        let (queue, thread) = writer::start(writer)?;
         let index = Index {
             path: path.to_owned(),
             number: NEXT_INDEX.fetch_add(1, Ordering::Relaxed),
@@ -132,11 +136,15 @@ impl Index {
         result
     }
 
-    /// Edits and waits for the commit. Not for tasks: see [`edit_later`](Index::edit_later).
+    /// Edits, on this thread if nobody else is at it, and returns after the commit. Not for tasks: see [`edit_later`](Index::edit_later).
     pub fn edit<T: Send + 'static>(
         &self,
         edit: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let edit = match self.queue.at_once(edit) {
+            Ok(done) => return self.checked(done),
+            Err(edit) => edit,
+        };
         let (sender, receiver) = sync_channel(1);
         self.queue.send(edit, move |result| {
             // The caller may have given up waiting.

@@ -9,7 +9,7 @@ use super::vfs;
 use crate::error::{About, Error, Kind, Result};
 
 /// The layout this build reads and writes; `PRAGMA user_version` of the file.
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 4;
 
 /// Broken indexes that are kept.
 const KEPT_ASIDE: usize = 3;
@@ -58,13 +58,6 @@ CREATE TABLE replicas(
 CREATE INDEX replicas_by_node ON replicas(node) WHERE node IS NOT NULL;
 CREATE INDEX replicas_hidden ON replicas(key) WHERE node IS NULL;
 CREATE INDEX replicas_rough ON replicas(remote, key) WHERE rough = 1;
-CREATE TABLE outbox(
-  id INTEGER PRIMARY KEY AUTOINCREMENT, remote INTEGER NOT NULL, node INTEGER, key BLOB, base TEXT,
-  generation INTEGER NOT NULL, queued_at INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
-  not_before INTEGER NOT NULL DEFAULT 0, last_error TEXT);
-CREATE UNIQUE INDEX outbox_puts ON outbox(remote, node) WHERE node IS NOT NULL;
-CREATE UNIQUE INDEX outbox_deletes ON outbox(remote, key) WHERE key IS NOT NULL;
-CREATE INDEX outbox_by_node ON outbox(node) WHERE node IS NOT NULL;
 CREATE TABLE attempts(
   remote INTEGER NOT NULL, key BLOB NOT NULL, sha256 BLOB NOT NULL, propagate INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(remote, key, sha256)) WITHOUT ROWID;
@@ -79,10 +72,7 @@ CREATE TABLE doomed(path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEG
   ino INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE conflicts(id INTEGER PRIMARY KEY, path BLOB NOT NULL, file TEXT NOT NULL,
   remote TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, at_ms INTEGER NOT NULL);
-CREATE TABLE totals(what TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO totals VALUES ('files',0),('bytes',0),('held_files',0),('held_bytes',0),
-  ('dirty_files',0),('dirty_bytes',0);
 INSERT INTO meta VALUES ('generation', 1);
 INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, held)
   VALUES (1, 0, x'', 1, 0, 0, 0, 493, 1);
@@ -94,54 +84,58 @@ CREATE TABLE moving(node INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB
   other INTEGER, ino INTEGER NOT NULL);
 ";
 
-/// Sums that `status` and eviction read: kept by triggers, so that nothing ever counts rows.
-fn trigger(event: &str, when: &str, row: &str, sign: char) -> String {
-    let add = |what: &str, amount: &str, only: &str| {
-        format!("UPDATE totals SET n = n {sign} {amount} WHERE what = '{what}' AND {only};")
-    };
-    let size = format!("{row}.size");
-    let held = format!("{row}.held <> 0");
-    let stored = format!("coalesce({row}.seen_size, 0)");
-    let dirty = format!("{row}.dirty <> 0");
-    format!(
-        "CREATE TRIGGER totals_{sign_name}_{event_name} AFTER {event} ON nodes {when} BEGIN {}{}{}{}{}{} END;",
-        add("files", "1", "1"),
-        add("bytes", &size, "1"),
-        add("held_files", "1", &held),
-        add("held_bytes", &stored, &held),
-        add("dirty_files", "1", &dirty),
-        add("dirty_bytes", &size, &dirty),
-        sign_name = if sign == '+' { "add" } else { "sub" },
-        event_name = event.split(' ').next().unwrap_or_default().to_lowercase(),
-    )
-}
+/// As of layout 4: a row whose id is given by us, as few indexes as serve, and sums in one row.
+const OUTBOX: &str = "
+CREATE TABLE outbox(
+  id INTEGER PRIMARY KEY, remote INTEGER NOT NULL, node INTEGER, key BLOB, base TEXT,
+  generation INTEGER NOT NULL, queued_at INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+  not_before INTEGER NOT NULL DEFAULT 0, last_error TEXT);
+CREATE UNIQUE INDEX outbox_puts ON outbox(node, remote) WHERE node IS NOT NULL;
+CREATE UNIQUE INDEX outbox_deletes ON outbox(remote, key) WHERE key IS NOT NULL;
+";
+const SUMS: &str = "
+CREATE TABLE sums(id INTEGER PRIMARY KEY CHECK(id = 1), files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  held_files INTEGER NOT NULL, held_bytes INTEGER NOT NULL,
+  dirty_files INTEGER NOT NULL, dirty_bytes INTEGER NOT NULL);
+INSERT INTO sums VALUES (1, 0, 0, 0, 0, 0, 0);
+";
 
-/// What each remote has, kept the same way.
-fn replica_trigger(event: &str, row: &str, sign: char) -> String {
-    format!(
-        "CREATE TRIGGER replicas_{name}_{event_name} AFTER {event} ON replicas BEGIN
-         UPDATE remotes SET files = files {sign} 1, bytes = bytes {sign} {row}.size,
-         hidden = hidden {sign} ({row}.node IS NULL) WHERE id = {row}.remote; END;",
-        name = if sign == '+' { "add" } else { "sub" },
-        event_name = event.split(' ').next().unwrap_or_default().to_lowercase(),
-    )
-}
-
-fn triggers() -> String {
-    let update = "UPDATE OF size, held, dirty, seen_size";
-    let moved = "UPDATE OF node, size";
-    [
-        replica_trigger("INSERT", "new", '+'),
-        replica_trigger("DELETE", "old", '-'),
-        replica_trigger(moved, "new", '+'),
-        replica_trigger(moved, "old", '-'),
-        trigger("INSERT", "WHEN new.kind = 0", "new", '+'),
-        trigger("DELETE", "WHEN old.kind = 0", "old", '-'),
-        trigger(update, "WHEN new.kind = 0", "new", '+'),
-        trigger(update, "WHEN old.kind = 0", "old", '-'),
-    ]
-    .concat()
-}
+/// Sums that `status` and eviction read: kept by triggers, so that nothing ever counts rows. Each
+/// is one statement, and none where nothing changes that is summed up: writing a file takes
+/// several edits, and they would be the most of it.
+const TRIGGERS: &str = "
+CREATE TRIGGER sums_node_made AFTER INSERT ON nodes WHEN new.kind = 0 BEGIN
+  UPDATE sums SET files = files + 1, bytes = bytes + new.size,
+    held_files = held_files + (new.held <> 0),
+    held_bytes = held_bytes + (new.held <> 0) * coalesce(new.seen_size, 0),
+    dirty_files = dirty_files + (new.dirty <> 0),
+    dirty_bytes = dirty_bytes + (new.dirty <> 0) * new.size WHERE id = 1; END;
+CREATE TRIGGER sums_node_gone AFTER DELETE ON nodes WHEN old.kind = 0 BEGIN
+  UPDATE sums SET files = files - 1, bytes = bytes - old.size,
+    held_files = held_files - (old.held <> 0),
+    held_bytes = held_bytes - (old.held <> 0) * coalesce(old.seen_size, 0),
+    dirty_files = dirty_files - (old.dirty <> 0),
+    dirty_bytes = dirty_bytes - (old.dirty <> 0) * old.size WHERE id = 1; END;
+CREATE TRIGGER sums_node_changed AFTER UPDATE OF size, held, dirty, seen_size ON nodes
+  WHEN new.kind = 0 AND (new.size <> old.size OR (new.held <> 0) <> (old.held <> 0)
+    OR (new.dirty <> 0) <> (old.dirty <> 0) OR new.seen_size IS NOT old.seen_size) BEGIN
+  UPDATE sums SET bytes = bytes + new.size - old.size,
+    held_files = held_files + (new.held <> 0) - (old.held <> 0),
+    held_bytes = held_bytes + (new.held <> 0) * coalesce(new.seen_size, 0)
+      - (old.held <> 0) * coalesce(old.seen_size, 0),
+    dirty_files = dirty_files + (new.dirty <> 0) - (old.dirty <> 0),
+    dirty_bytes = dirty_bytes + (new.dirty <> 0) * new.size - (old.dirty <> 0) * old.size WHERE id = 1; END;
+CREATE TRIGGER sums_replica_made AFTER INSERT ON replicas BEGIN
+  UPDATE remotes SET files = files + 1, bytes = bytes + new.size,
+    hidden = hidden + (new.node IS NULL) WHERE id = new.remote; END;
+CREATE TRIGGER sums_replica_gone AFTER DELETE ON replicas BEGIN
+  UPDATE remotes SET files = files - 1, bytes = bytes - old.size,
+    hidden = hidden - (old.node IS NULL) WHERE id = old.remote; END;
+CREATE TRIGGER sums_replica_changed AFTER UPDATE OF node, size ON replicas
+  WHEN new.size <> old.size OR (new.node IS NULL) <> (old.node IS NULL) BEGIN
+  UPDATE remotes SET bytes = bytes + new.size - old.size,
+    hidden = hidden + (new.node IS NULL) - (old.node IS NULL) WHERE id = new.remote; END;
+";
 
 /// Opens the writer's connection to the index at `path`, making or migrating it.
 ///
@@ -186,9 +180,9 @@ fn try_open(path: &Path) -> Result<Connection> {
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(sql)?;
     match found {
-        VERSION => check(&connection)?,
+        VERSION => check(&connection, "sums")?,
         0 => create(&mut connection)?,
-        1 | 2 => migrate(&mut connection, found)?,
+        1..VERSION => migrate(&mut connection, found)?,
         newer if newer > VERSION => {
             return Err(Error::new(
                 Kind::Unsupported,
@@ -213,7 +207,7 @@ fn tune(connection: &Connection) -> Result<()> {
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864;",
+             PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 8192; PRAGMA journal_size_limit = 67108864;",
         )
         .map_err(sql)?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -229,17 +223,19 @@ fn create(connection: &mut Connection) -> Result<()> {
     }
     let tx = connection.transaction().map_err(sql)?;
     tx.execute_batch(TABLES).map_err(sql)?;
-    tx.execute_batch(MOVING).map_err(sql)?;
-    tx.execute_batch(&triggers()).map_err(sql)?;
+    for part in [MOVING, OUTBOX, SUMS, TRIGGERS] {
+        tx.execute_batch(part).map_err(sql)?;
+    }
     tx.pragma_update(None, "user_version", VERSION)
         .map_err(sql)?;
     tx.commit().map_err(sql)
 }
 
 /// From layout 1, which did not know the order of a remote's changes, nor what is hidden by whom,
-/// nor when a version arrived; and from layout 2, which did not know of renames under way.
+/// nor when a version arrived; from layout 2, which did not know of renames under way; and from
+/// layout 3, which kept its sums in a row each and gave the ids of the outbox itself.
 fn migrate(connection: &mut Connection, from: i64) -> Result<()> {
-    check(connection)?;
+    check(connection, "totals")?;
     let tx = connection.transaction().map_err(sql)?;
     if from == 1 {
         tx.execute_batch(
@@ -251,14 +247,48 @@ fn migrate(connection: &mut Connection, from: i64) -> Result<()> {
         )
         .map_err(sql)?;
     }
-    tx.execute_batch(MOVING).map_err(sql)?;
+    if from < 3 {
+        tx.execute_batch(MOVING).map_err(sql)?;
+    }
+    renew_outbox_and_sums(&tx).map_err(sql)?;
     tx.pragma_update(None, "user_version", VERSION)
         .map_err(sql)?;
     tx.commit().map_err(sql)
 }
 
+fn renew_outbox_and_sums(tx: &Connection) -> rusqlite::Result<()> {
+    let mut names = tx.prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")?;
+    let names: Vec<String> = names
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for name in names {
+        tx.execute_batch(&format!("DROP TRIGGER \"{name}\""))?;
+    }
+    tx.execute_batch(
+        "ALTER TABLE outbox RENAME TO outbox_before; DROP INDEX outbox_puts;
+         DROP INDEX outbox_deletes; DROP INDEX outbox_by_node;",
+    )?;
+    tx.execute_batch(OUTBOX)?;
+    tx.execute_batch(
+        "INSERT INTO outbox(id, remote, node, key, base, generation, queued_at, attempts, not_before, last_error)
+         SELECT id, remote, node, key, base, generation, queued_at, attempts, not_before, last_error
+         FROM outbox_before; DROP TABLE outbox_before;",
+    )?;
+    tx.execute_batch(SUMS)?;
+    tx.execute_batch(
+        "UPDATE sums SET files = coalesce((SELECT n FROM totals WHERE what = 'files'), 0),
+         bytes = coalesce((SELECT n FROM totals WHERE what = 'bytes'), 0),
+         held_files = coalesce((SELECT n FROM totals WHERE what = 'held_files'), 0),
+         held_bytes = coalesce((SELECT n FROM totals WHERE what = 'held_bytes'), 0),
+         dirty_files = coalesce((SELECT n FROM totals WHERE what = 'dirty_files'), 0),
+         dirty_bytes = coalesce((SELECT n FROM totals WHERE what = 'dirty_bytes'), 0);
+         DROP TABLE totals;",
+    )?;
+    tx.execute_batch(TRIGGERS)
+}
+
 /// A look at the parts that every start needs; it must not grow with the file (no `quick_check`).
-fn check(connection: &Connection) -> Result<()> {
+fn check(connection: &Connection, sums: &str) -> Result<()> {
     for table in [
         "nodes",
         "replicas",
@@ -268,7 +298,7 @@ fn check(connection: &Connection) -> Result<()> {
         "doomed",
         "conflicts",
         "attempts",
-        "totals",
+        sums,
     ] {
         connection
             .query_row(&format!("SELECT 1 FROM {table} LIMIT 1"), [], |_| Ok(()))
@@ -322,6 +352,15 @@ fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Opens a connection that takes the log into the file, beside the writer's: see `checkpoint`.
+pub fn open_beside(path: &Path) -> Result<Connection> {
+    vfs::register()?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, vfs::NAME).map_err(sql)?;
+    tune(&connection)?;
+    Ok(connection)
 }
 
 /// Opens a reader's connection.
@@ -381,48 +420,109 @@ mod tests {
         assert!((1..=KEPT_ASIDE).contains(&kept.count()));
     }
 
-    #[test]
-    fn p7_an_older_index_is_taken_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.db");
-        let (connection, _) = open(&path).unwrap();
-        connection
-            .execute_batch(
-                "ALTER TABLE replicas DROP COLUMN seq;
-                 ALTER TABLE replicas DROP COLUMN behind; DROP INDEX replicas_rough;
-                 ALTER TABLE replicas DROP COLUMN arrived_ns; ALTER TABLE replicas DROP COLUMN rough;
-                 DROP TABLE moving; PRAGMA user_version = 1;
-                 INSERT INTO replicas(remote, key, version, size, mtime_ns) VALUES (1, 'a', 'v', 3, 4)",
-            )
-            .unwrap();
-        drop(connection);
-        let (connection, aside) = open(&path).unwrap();
-        assert!(aside.is_none());
-        let kept: i64 = connection
-            .query_row(
-                "SELECT size + seq + behind + rough FROM replicas",
-                [],
-                |row| row.get(0),
-            )
-            .unwrap();
-        assert_eq!(kept, 3);
+    /// What layout 3 had otherwise, as it was made then.
+    const LAYOUT_3: &str = "
+    DROP TABLE sums; DROP TABLE outbox;
+    CREATE TABLE outbox(
+      id INTEGER PRIMARY KEY AUTOINCREMENT, remote INTEGER NOT NULL, node INTEGER, key BLOB, base TEXT,
+      generation INTEGER NOT NULL, queued_at INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+      not_before INTEGER NOT NULL DEFAULT 0, last_error TEXT);
+    CREATE UNIQUE INDEX outbox_puts ON outbox(remote, node) WHERE node IS NOT NULL;
+    CREATE UNIQUE INDEX outbox_deletes ON outbox(remote, key) WHERE key IS NOT NULL;
+    CREATE INDEX outbox_by_node ON outbox(node) WHERE node IS NOT NULL;
+    CREATE TABLE totals(what TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+    INSERT INTO totals VALUES ('files',0),('bytes',0),('held_files',0),('held_bytes',0),
+      ('dirty_files',0),('dirty_bytes',0);
+    CREATE TRIGGER totals_add_insert AFTER INSERT ON nodes WHEN new.kind = 0 BEGIN
+      UPDATE totals SET n = n + 1 WHERE what = 'files' AND 1;
+      UPDATE totals SET n = n + new.size WHERE what = 'bytes' AND 1;
+      UPDATE totals SET n = n + 1 WHERE what = 'dirty_files' AND new.dirty <> 0;
+      UPDATE totals SET n = n + new.size WHERE what = 'dirty_bytes' AND new.dirty <> 0; END;
+    CREATE TRIGGER replicas_add_insert AFTER INSERT ON replicas BEGIN
+      UPDATE remotes SET files = files + 1, bytes = bytes + new.size,
+      hidden = hidden + (new.node IS NULL) WHERE id = new.remote; END;
+    PRAGMA user_version = 3;
+    INSERT INTO remotes(id, url, position, upload) VALUES (1, 'http://r', 0, 1);
+    INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, dirty)
+      VALUES (7, 1, 'a', 0, 30, 4, 4, 420, 5), (8, 1, 'b', 0, 12, 4, 4, 420, 0);
+    INSERT INTO replicas(remote, key, node, version, size, mtime_ns) VALUES (1, 'b', 8, 'v', 12, 4);
+    INSERT INTO outbox(id, remote, node, base, generation, queued_at, attempts, not_before, last_error)
+      VALUES (41, 1, 7, 'v0', 42, 43, 2, 44, 'refused');
+    INSERT INTO outbox(id, remote, key, base, generation, queued_at) VALUES (51, 1, 'gone', 'v1', 52, 53);
+    ";
+
+    /// An index as an earlier Larder left it, with rows.
+    fn of_layout(layout: i64, path: &Path) {
+        let (connection, _) = open(path).unwrap();
+        let triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'";
+        let mut triggers = connection.prepare(triggers).unwrap();
+        let names = triggers.query_map([], |row| row.get(0)).unwrap();
+        let names: Vec<String> = names.map(|name| name.unwrap()).collect();
+        for name in names {
+            let drop = format!("DROP TRIGGER {name}");
+            connection.execute_batch(&drop).unwrap();
+        }
+        connection.execute_batch(LAYOUT_3).unwrap();
+        if layout < 3 {
+            let back = "DROP TABLE moving; PRAGMA user_version = 2;";
+            connection.execute_batch(back).unwrap();
+        }
+        if layout < 2 {
+            let back = "ALTER TABLE replicas DROP COLUMN seq;
+                ALTER TABLE replicas DROP COLUMN behind; DROP INDEX replicas_rough;
+                ALTER TABLE replicas DROP COLUMN arrived_ns; ALTER TABLE replicas DROP COLUMN rough;
+                PRAGMA user_version = 1;";
+            connection.execute_batch(back).unwrap();
+        }
+    }
+
+    /// What the index is made of, names and texts.
+    fn made_of(connection: &Connection) -> Vec<(String, String)> {
+        let query =
+            "SELECT name, coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'
+                     AND name <> 'replicas' ORDER BY name";
+        let mut statement = connection.prepare(query).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.unwrap().map(|row| row.unwrap()).collect()
     }
 
     #[test]
-    fn p7_an_index_without_notes_of_renames_is_taken_over() {
+    fn p7_an_index_of_every_older_layout_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.db");
-        let (connection, _) = open(&path).unwrap();
-        connection
-            .execute_batch("DROP TABLE moving; PRAGMA user_version = 2;")
-            .unwrap();
-        drop(connection);
-        let (connection, aside) = open(&path).unwrap();
-        assert!(aside.is_none());
-        assert_eq!(
-            crate::index::moving::moves(&connection, 10).unwrap(),
-            Vec::new()
-        );
+        let fresh = open(&dir.path().join("fresh.db")).unwrap().0;
+        for layout in 1..VERSION {
+            let path = dir.path().join(format!("{layout}.db"));
+            of_layout(layout, &path);
+            let (connection, aside) = open(&path).unwrap();
+            assert!(aside.is_none());
+            assert_eq!(
+                made_of(&connection),
+                made_of(&fresh),
+                "from layout {layout}"
+            );
+            let one = |query: &str| -> String {
+                connection.query_row(query, [], |row| row.get(0)).unwrap()
+            };
+            let outbox = "SELECT group_concat(concat_ws(' ', id, remote, node, key, base, generation, queued_at,
+                          attempts, not_before, last_error), ', ') FROM (SELECT * FROM outbox ORDER BY id)";
+            let rows = "41 1 7 v0 42 43 2 44 refused, 51 1 gone v1 52 53 0 0";
+            assert_eq!(one(outbox), rows, "from layout {layout}");
+            let replica = "SELECT concat_ws(' ', size, seq, behind, rough) FROM replicas";
+            assert_eq!(one(replica), "12 0 0 0");
+            let sums = "SELECT concat_ws(' ', files, bytes, held_files, held_bytes, dirty_files, dirty_bytes) FROM sums";
+            assert_eq!(one(sums), "2 42 0 0 1 30");
+            connection
+                .execute_batch(
+                    "UPDATE nodes SET size = 31, seen_size = 31, held = 1, dirty = 0 WHERE id = 7;
+                                DELETE FROM nodes WHERE id = 8;",
+                )
+                .unwrap();
+            assert_eq!(one(sums), "1 31 1 31 0 0");
+            assert_eq!(
+                crate::index::moving::moves(&connection, 10).unwrap(),
+                Vec::new()
+            );
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod copied;
 mod learn;
 mod moved;
 mod order;
+mod turns;
 
 struct Lab {
     dir: tempfile::TempDir,

@@ -1,17 +1,20 @@
-//! The one connection that writes, on a thread of its own.
+//! The one connection that writes, and whose turn it is.
 //!
-//! Edits come as closures; whatever is waiting is done in one transaction, each
-//! edit in a savepoint of its own, and every caller is answered after the commit.
-//! What a commit made visible or took away is then told to the subscriber, so
-//! that the kernel's caches can follow.
+//! Edits come as closures. Where nobody else is at it, the caller does his edit himself, in a
+//! transaction of its own: handing it over would cost more than most edits do. What has to
+//! wait goes to a thread, which does whatever is waiting in one transaction, each edit in a
+//! savepoint of its own. Every caller is answered after the commit, and nobody comes before
+//! those who wait. What a commit made visible or took away is then told to the subscriber,
+//! so that the kernel's caches can follow.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::checkpoint::Checkpoints;
 use super::node::{NodeId, RemoteId};
 use super::schema::sql;
 use super::spare::Spare;
@@ -57,6 +60,47 @@ pub struct Writer {
     /// Counts such transactions: paths read before are not to be trusted.
     pub(super) moves: Arc<AtomicU64>,
     pub(super) spare: Spare,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) told: Told,
+    /// How the transaction under way is framed.
+    pub(super) frame: Frame,
+}
+
+/// How an edit that fails is undone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Frame {
+    /// By a savepoint, for others share its transaction.
+    #[default]
+    Shared,
+    /// With its transaction, which it has for itself.
+    Alone,
+    /// It failed.
+    Failed,
+}
+
+/// Where news of commits goes.
+pub(super) struct Told {
+    events: SyncSender<Event>,
+    /// Some could not be passed on, for the reader is behind.
+    is_owed: bool,
+}
+
+impl Told {
+    pub fn to(events: SyncSender<Event>) -> Told {
+        Told {
+            events,
+            is_owed: false,
+        }
+    }
+
+    fn tell(&mut self, changed: Vec<Invalidation>) {
+        let event = match (self.is_owed, changed.is_empty()) {
+            (true, _) => Event::Everything,
+            (false, true) => return,
+            (false, false) => Event::Names(changed),
+        };
+        self.is_owed = matches!(self.events.try_send(event), Err(TrySendError::Full(_)));
+    }
 }
 
 /// Given the writer, or nothing if no transaction could be begun.
@@ -66,14 +110,54 @@ type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 
 enum Message {
     Edit(Job),
+    /// News is owed: the thread is to offer it again.
+    Owed,
     Stop,
 }
 
-/// The way to the writer's thread.
+/// What the callers and the thread share.
+struct Desk {
+    /// Who holds it edits. None once the index is closed; poisoned if an edit panicked half-way.
+    writer: Mutex<Option<Writer>>,
+    /// Edits that were sent and not begun. Counted down by who holds the writer: who finds none
+    /// waiting, and the writer free, comes after all that were sent before.
+    waiting: AtomicUsize,
+}
+
+/// The way to the writer.
 #[derive(Clone)]
-pub(super) struct Queue(Sender<Message>);
+pub(super) struct Queue {
+    desk: Arc<Desk>,
+    sender: Sender<Message>,
+}
 
 impl Queue {
+    /// Does an edit on the caller's thread if nobody is before it; else gives it back.
+    pub fn at_once<T, E>(&self, edit: E) -> std::result::Result<Result<T>, E>
+    where
+        E: FnOnce(&mut Writer) -> Result<T>,
+    {
+        if self.desk.waiting.load(Ordering::Acquire) > 0 {
+            return Err(edit);
+        }
+        let mut held = match self.desk.writer.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return Err(edit),
+        };
+        let Some(writer) = held.as_mut() else {
+            return Err(edit);
+        };
+        let was_owed = writer.told.is_owed;
+        let (result, committed) = writer.transact(1, |writer| writer.map(|w| w.framed(edit)));
+        writer.concluded(&committed);
+        if writer.told.is_owed && !was_owed {
+            // Its receiver lives as long as the writer is here.
+            let _ = self.sender.send(Message::Owed);
+        }
+        // An edit that was not begun has the reason in `committed`.
+        Ok(committed.and_then(|()| result.unwrap_or_else(|| Err(locked()))))
+    }
+
     /// Sends an edit; `done` is called on the writer's thread after the commit.
     pub fn send<T: Send + 'static>(
         &self,
@@ -82,90 +166,169 @@ impl Queue {
     ) -> Result<()> {
         let job: Job = Box::new(move |writer| {
             let result = match writer {
-                Some(writer) => writer.in_savepoint(edit),
-                None => Err(Error::new(Kind::Busy, "the index is locked")),
+                Some(writer) => writer.framed(edit),
+                None => Err(locked()),
             };
             Box::new(move |committed| done(committed.and(result)))
         });
-        self.0
-            .send(Message::Edit(job))
-            .map_err(|_| Error::new(Kind::Io, "the index is closed"))
+        self.desk.waiting.fetch_add(1, Ordering::AcqRel);
+        self.sender.send(Message::Edit(job)).map_err(|_| {
+            self.desk.waiting.fetch_sub(1, Ordering::AcqRel);
+            Error::new(Kind::Io, "the index is closed")
+        })
+    }
+
+    /// From here on every edit waits for the thread.
+    #[cfg(test)]
+    pub fn nothing_at_once(&self) {
+        self.desk.waiting.fetch_add(1, Ordering::AcqRel);
     }
 
     pub fn stop(&self) {
         // Nobody to stop is as good as stopped.
-        let _ = self.0.send(Message::Stop);
+        let _ = self.sender.send(Message::Stop);
     }
 }
 
-/// Starts the writer's thread.
-pub(super) fn start(
-    mut writer: Writer,
-    events: SyncSender<Event>,
-) -> Result<(Queue, std::thread::JoinHandle<()>)> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let thread = std::thread::Builder::new()
-        .name("larder-index".into())
-        .spawn(move || writer.run(&receiver, &events))?;
-    Ok((Queue(sender), thread))
+fn locked() -> Error {
+    Error::new(Kind::Busy, "the index is locked")
 }
 
-impl Writer {
-    fn run(&mut self, inbox: &Receiver<Message>, events: &SyncSender<Event>) {
-        let mut overflowed = false;
+/// Starts the writer's thread.
+pub(super) fn start(writer: Writer) -> Result<(Queue, std::thread::JoinHandle<()>)> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let desk = Arc::new(Desk {
+        writer: Mutex::new(Some(writer)),
+        waiting: AtomicUsize::new(0),
+    });
+    let queue = Queue {
+        desk: desk.clone(),
+        sender,
+    };
+    let thread = std::thread::Builder::new()
+        .name("larder-index".into())
+        .spawn(move || desk.run(&receiver))?;
+    Ok((queue, thread))
+}
+
+impl Desk {
+    /// Does what is sent until it is told to stop, and closes the index.
+    fn run(&self, inbox: &Receiver<Message>) {
+        let mut is_owed = false;
         loop {
-            let first = match overflowed {
+            let first = match is_owed {
                 true => inbox.recv_timeout(OWED),
                 false => inbox.recv().map_err(RecvTimeoutError::from),
             };
             let first = match first {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => {
-                    overflowed = tell(events, Vec::new(), true);
-                    continue;
-                }
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let (batch, stop) = gather(first, inbox);
-            let mut answers = Vec::with_capacity(batch.len());
-            let committed = self.transact(batch, &mut answers);
-            crash::point("index.committed");
-            let changed = std::mem::take(&mut self.changed);
-            if std::mem::take(&mut self.moved_dirs) {
-                self.moves.fetch_add(1, Ordering::AcqRel);
-            }
-            match &committed {
-                Ok(()) => {
-                    overflowed = tell(events, changed, overflowed);
-                    self.spare.committed();
-                }
-                Err(error) if error.kind() == Kind::NoSpace => self.spare.spend(&self.c),
-                Err(_) => {}
-            }
-            for answer in answers {
-                answer(committed.clone());
-            }
-            if stop {
-                break;
+            match self.turn(first, inbox, &mut is_owed) {
+                Some(false) => {}
+                Some(true) | None => break,
             }
         }
-        let _ = self
-            .c
-            .execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);");
+        let (mut held, is_whole) = match self.writer.lock() {
+            Ok(held) => (held, true),
+            Err(poisoned) => (poisoned.into_inner(), false),
+        };
+        // What is half done is not gone on with: it goes with its transaction.
+        if let Some(writer) = held.take().filter(|_| is_whole) {
+            drop(writer.checkpoints);
+            let end = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);";
+            let _ = writer.c.execute_batch(end);
+        }
     }
 
-    fn transact(&mut self, batch: Vec<Job>, answers: &mut Vec<Answer>) -> Result<()> {
-        let begun = self.say("BEGIN IMMEDIATE");
-        let open = begun.is_ok();
-        for job in batch {
-            answers.push(job(open.then_some(&mut *self)));
+    /// Does what waits, `first` before all; returns whether that was the last. None: an edit panicked.
+    fn turn(
+        &self,
+        first: Option<Message>,
+        inbox: &Receiver<Message>,
+        is_owed: &mut bool,
+    ) -> Option<bool> {
+        let mut held = self.writer.lock().ok()?;
+        let writer = held.as_mut()?;
+        let (batch, stop) = gather(first, inbox);
+        let edits = batch.len();
+        self.waiting.fetch_sub(edits, Ordering::AcqRel);
+        let (mut answers, mut committed) = (Vec::with_capacity(edits), Ok(()));
+        if !batch.is_empty() {
+            let all = |mut writer: Option<&mut Writer>| {
+                for job in batch {
+                    answers.push(job(writer.as_deref_mut()));
+                }
+            };
+            ((), committed) = writer.transact(edits, all);
+            writer.concluded(&committed);
+        } else if writer.told.is_owed {
+            writer.told.tell(Vec::new());
         }
-        begun?;
-        self.say("COMMIT").inspect_err(|_| {
-            // A commit that fails for want of space leaves the transaction open.
-            let _ = self.say("ROLLBACK");
-            self.last_parent = None;
-        })
+        *is_owed = writer.told.is_owed;
+        // Who is answered may have the next edit.
+        drop(held);
+        for answer in answers {
+            answer(committed.clone());
+        }
+        Some(stop)
+    }
+}
+
+impl Writer {
+    /// Runs `work`, which is so many edits, in one transaction.
+    fn transact<T>(
+        &mut self,
+        edits: usize,
+        work: impl FnOnce(Option<&mut Writer>) -> T,
+    ) -> (T, Result<()>) {
+        self.frame = match edits {
+            1 => Frame::Alone,
+            _ => Frame::Shared,
+        };
+        match self.say("BEGIN IMMEDIATE") {
+            Ok(()) => {
+                let made = work(Some(self));
+                (made, self.end())
+            }
+            Err(error) => (work(None), Err(error)),
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let committed = match self.frame {
+            Frame::Failed => Ok(()),
+            Frame::Alone | Frame::Shared => self.say("COMMIT"),
+        };
+        if self.frame != Frame::Failed && committed.is_ok() {
+            return Ok(());
+        }
+        self.last_parent = None;
+        // A commit that fails for want of space leaves the transaction open; other failures end it.
+        let undone = match self.c.is_autocommit() {
+            true => Ok(()),
+            false => self.say("ROLLBACK"),
+        };
+        committed.and(undone)
+    }
+
+    /// What comes after a transaction and before its callers are answered.
+    fn concluded(&mut self, committed: &Result<()>) {
+        crash::point("index.committed");
+        let changed = std::mem::take(&mut self.changed);
+        if std::mem::take(&mut self.moved_dirs) {
+            self.moves.fetch_add(1, Ordering::AcqRel);
+        }
+        match committed {
+            Ok(()) => {
+                self.told.tell(changed);
+                self.spare.committed();
+                self.checkpoints.committed();
+            }
+            Err(error) if error.kind() == Kind::NoSpace => self.spare.spend(&self.c),
+            Err(_) => {}
+        }
     }
 
     /// One of the few statements that frame every edit: they are prepared once.
@@ -174,22 +337,27 @@ impl Writer {
         prepared.execute([]).map(drop).map_err(sql)
     }
 
-    fn in_savepoint<T>(&mut self, edit: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
-        let told = self.changed.len();
-        self.say("SAVEPOINT edit")?;
-        match edit(self) {
-            Ok(value) => {
-                self.say("RELEASE edit")?;
-                Ok(value)
-            }
-            Err(error) => {
-                self.changed.truncate(told);
-                self.last_parent = None;
+    /// One edit: all of it or nothing.
+    fn framed<T>(&mut self, edit: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+        let (told, alone) = (self.changed.len(), self.frame == Frame::Alone);
+        if !alone {
+            self.say("SAVEPOINT edit")?;
+        }
+        let result = edit(self);
+        if result.is_err() {
+            self.changed.truncate(told);
+            self.last_parent = None;
+        }
+        match (alone, &result) {
+            (true, Ok(_)) => {}
+            (true, Err(_)) => self.frame = Frame::Failed,
+            (false, Ok(_)) => self.say("RELEASE edit")?,
+            (false, Err(_)) => {
                 self.say("ROLLBACK TO edit")?;
                 self.say("RELEASE edit")?;
-                Err(error)
             }
         }
+        result
     }
 
     /// A number that no node had in this life of the index.
@@ -212,12 +380,14 @@ impl Writer {
     }
 }
 
-fn gather(first: Message, inbox: &Receiver<Message>) -> (Vec<Job>, bool) {
+/// The edits that wait, and whether nothing comes after them.
+fn gather(first: Option<Message>, inbox: &Receiver<Message>) -> (Vec<Job>, bool) {
     let mut batch = Vec::new();
-    let mut next = Some(first);
+    let mut next = first;
     while let Some(message) = next {
         match message {
             Message::Edit(job) => batch.push(job),
+            Message::Owed => {}
             Message::Stop => return (batch, true),
         }
         next = if batch.len() < BATCH {
@@ -227,14 +397,4 @@ fn gather(first: Message, inbox: &Receiver<Message>) -> (Vec<Job>, bool) {
         };
     }
     (batch, false)
-}
-
-/// Passes the news on; returns whether some is still owed because the reader is behind.
-fn tell(events: &SyncSender<Event>, changed: Vec<Invalidation>, owed: bool) -> bool {
-    let event = match (owed, changed.is_empty()) {
-        (true, _) => Event::Everything,
-        (false, true) => return false,
-        (false, false) => Event::Names(changed),
-    };
-    matches!(events.try_send(event), Err(TrySendError::Full(_)))
 }
