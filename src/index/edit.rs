@@ -70,7 +70,26 @@ impl Writer {
             ],
         )?;
         self.touch_dir(new.parent, now_ns)?;
-        self.need(id)
+        Ok(Node {
+            id,
+            parent: new.parent,
+            name: Some(new.name.clone()),
+            kind: new.kind,
+            size: new.size,
+            mtime_ns: new.mtime_ns,
+            ctime_ns: now_ns,
+            mode: new.mode,
+            uid: new.uid,
+            gid: new.gid,
+            sha256: None,
+            origin: None,
+            held,
+            seen: None,
+            dirty: 0,
+            writing: Writing::No,
+            touched: false,
+            pinned: false,
+        })
     }
 
     pub(super) fn touch_dir(&self, id: NodeId, now_ns: i64) -> Result<()> {
@@ -145,6 +164,14 @@ impl Writer {
             self.follow(id, now_ns)?;
         }
         Ok(())
+    }
+
+    /// Whether a file may leave this machine, by its path. Errors: `Stale` if it was removed.
+    pub fn leaves(&self, id: NodeId, local_only: impl Fn(&RelPath) -> bool) -> Result<bool> {
+        match node::path(&self.c, id)? {
+            Some(path) => Ok(!local_only(&path)),
+            None => Err(Error::new(Kind::Stale, "the file was replaced or removed")),
+        }
     }
 
     /// A file's bytes as written here are in the tree: the node is now what `seen` says, and dirty.
@@ -366,8 +393,15 @@ impl Writer {
             self.dir_moved();
         }
         self.touch_dir(node.parent, now_ns)?;
-        self.touch_dir(parent, now_ns)?;
-        self.need(id)
+        if node.parent != parent {
+            self.touch_dir(parent, now_ns)?;
+        }
+        Ok(Node {
+            parent,
+            name: Some(name.clone()),
+            ctime_ns: now_ns,
+            ..node
+        })
     }
 
     fn check_replaceable(&self, node: &Node, target: &Node) -> Result<()> {

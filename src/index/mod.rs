@@ -187,9 +187,18 @@ impl Index {
         })
     }
 
+    /// Reads a row or two, for whoever is about to edit, or did: that is faster on the writer's
+    /// connection, if nobody is at it. Not for more, for editors wait.
+    pub fn glance<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        match self.queue.glance(read) {
+            Ok(done) => self.checked(done),
+            Err(read) => self.read(read),
+        }
+    }
+
     /// The node `id`.
     pub fn node(&self, id: NodeId) -> Result<Option<Node>> {
-        self.read(|c| node::node(c, id))
+        self.glance(|c| node::node(c, id))
     }
 
     /// The path of the node `id`.
@@ -206,7 +215,8 @@ impl Index {
         }
     }
 
-    fn path_of_dir(&self, id: NodeId) -> Result<Option<RelPath>> {
+    /// The path of the node `id`, which is a directory: read once, as long as none moves.
+    pub fn path_of_dir(&self, id: NodeId) -> Result<Option<RelPath>> {
         // Read before the rows: a move that comes between makes the path remembered below a stale one.
         let moves = self.moves.load(Ordering::Acquire);
         let remembered = self.lock_dirs().get(&id).cloned();
@@ -215,7 +225,7 @@ impl Index {
         {
             return Ok(Some(path));
         }
-        let path = self.read(|c| node::path(c, id))?;
+        let path = self.glance(|c| node::path(c, id))?;
         if let Some(path) = &path {
             self.lock_dirs().put(id, (moves, path.clone()));
         }

@@ -411,6 +411,12 @@ pub fn replicas(c: &Connection, id: NodeId) -> Result<Vec<Replica>> {
     rows(c, query, [id.0 as i64], replica_of)
 }
 
+/// Whether any remote has something of the node.
+pub fn has_replicas(c: &Connection, id: NodeId) -> Result<bool> {
+    let query = "SELECT 1 FROM replicas WHERE node = ?1 LIMIT 1";
+    Ok(one(c, query, [id.0 as i64], |_| Ok(()))?.is_some())
+}
+
 /// The replica under `key` at `remote`.
 pub fn replica(c: &Connection, remote: RemoteId, key: &RelPath) -> Result<Option<Replica>> {
     let query = select_replica!("WHERE r.remote = ?1 AND r.key = ?2");

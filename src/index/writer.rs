@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -122,6 +122,8 @@ struct Desk {
     /// Edits that were sent and not begun. Counted down by who holds the writer: who finds none
     /// waiting, and the writer free, comes after all that were sent before.
     waiting: AtomicUsize,
+    /// Who looks at the rows through the writer's connection, and holds it for a moment only.
+    glances: AtomicUsize,
 }
 
 /// The way to the writer.
@@ -140,11 +142,8 @@ impl Queue {
         if self.desk.waiting.load(Ordering::Acquire) > 0 {
             return Err(edit);
         }
-        let mut held = match self.desk.writer.try_lock() {
-            Ok(held) => held,
-            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return Err(edit),
-        };
-        let Some(writer) = held.as_mut() else {
+        let mut held = self.desk.take();
+        let Some(writer) = held.as_mut().and_then(|held| held.as_mut()) else {
             return Err(edit);
         };
         let was_owed = writer.told.is_owed;
@@ -156,6 +155,26 @@ impl Queue {
         }
         // An edit that was not begun has the reason in `committed`.
         Ok(committed.and_then(|()| result.unwrap_or_else(|| Err(locked()))))
+    }
+
+    /// Reads through the writer's connection, which knows its own commits and need not read what
+    /// they changed, if nobody is at it; else gives it back.
+    pub fn glance<T, R>(&self, read: R) -> std::result::Result<Result<T>, R>
+    where
+        R: FnOnce(&Connection) -> Result<T>,
+    {
+        if self.desk.waiting.load(Ordering::Acquire) > 0 {
+            return Err(read);
+        }
+        self.desk.glances.fetch_add(1, Ordering::AcqRel);
+        let held = self.desk.writer.try_lock().ok();
+        let done = match held.as_ref().and_then(|held| held.as_ref()) {
+            Some(writer) => Ok(read(&writer.c)),
+            None => Err(read),
+        };
+        drop(held);
+        self.desk.glances.fetch_sub(1, Ordering::AcqRel);
+        done
     }
 
     /// Sends an edit; `done` is called on the writer's thread after the commit.
@@ -200,6 +219,7 @@ pub(super) fn start(writer: Writer) -> Result<(Queue, std::thread::JoinHandle<()
     let desk = Arc::new(Desk {
         writer: Mutex::new(Some(writer)),
         waiting: AtomicUsize::new(0),
+        glances: AtomicUsize::new(0),
     });
     let queue = Queue {
         desk: desk.clone(),
@@ -212,6 +232,17 @@ pub(super) fn start(writer: Writer) -> Result<(Queue, std::thread::JoinHandle<()
 }
 
 impl Desk {
+    /// The writer, unless somebody edits.
+    fn take(&self) -> Option<MutexGuard<'_, Option<Writer>>> {
+        match self.writer.try_lock() {
+            Ok(held) => Some(held),
+            Err(TryLockError::WouldBlock) if self.glances.load(Ordering::Acquire) > 0 => {
+                self.writer.lock().ok()
+            }
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => None,
+        }
+    }
+
     /// Does what is sent until it is told to stop, and closes the index.
     fn run(&self, inbox: &Receiver<Message>) {
         let mut is_owed = false;

@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub recorded: Option<Seen>,
     /// A `close()` returned for a staged file.
     pub closed: bool,
+    /// That the file is changed in place is on record.
+    pub noted: bool,
     /// A writer was killed by a signal.
     pub killed: bool,
     /// Writes that failed.
@@ -52,11 +54,20 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Of a file that is changed in place, whose intent is on record.
+    pub fn in_place(recorded: Seen) -> Session {
+        Session {
+            noted: true,
+            ..Session::new(None, Some(recorded))
+        }
+    }
+
     pub fn new(staged: Option<StagedId>, recorded: Option<Seen>) -> Session {
         Session {
             staged,
             recorded,
             closed: false,
+            noted: false,
             killed: false,
             failed: Failed::default(),
         }

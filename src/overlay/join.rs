@@ -50,7 +50,7 @@ impl Overlay {
         }
         let id = open.id;
         self.mark(id, Writing::Open)?;
-        state.session = Some(Session::new(None, Some(seen(&facts_of(&file)?))));
+        state.session = Some(Session::in_place(seen(&facts_of(&file)?)));
         state.body = Body::File(Arc::new(file));
         Ok(Some(self.enter_handle(open, &mut state, true)))
     }
@@ -120,6 +120,7 @@ impl Overlay {
         session.recorded = Some(recorded);
         // Whoever still has it open changes it in place from here on.
         self.mark(id, Writing::Open)?;
+        session.noted = true;
         if let Some(node) = self.index.node(id)? {
             debug_assert!(node.held == Held::Whole);
             state.node = node;

@@ -28,7 +28,7 @@ impl Overlay {
         let mark = self.opens.mark();
         let found = self
             .index
-            .read(|c| rows::child(c, parent, name.as_bytes()))?;
+            .glance(|c| rows::child(c, parent, name.as_bytes()))?;
         Ok(match found {
             Some(node) if !self.is_hidden(&node) => Some(self.shown_since(mark, &node)),
             _ => None,
@@ -128,7 +128,7 @@ impl Overlay {
     pub(super) fn hidden_child(&self, parent: NodeId, name: &Name) -> Result<Option<Node>> {
         let child = self
             .index
-            .read(|c| rows::child(c, parent, name.as_bytes()))?;
+            .glance(|c| rows::child(c, parent, name.as_bytes()))?;
         Ok(child.filter(|node| self.is_hidden(node)))
     }
 

@@ -309,6 +309,16 @@ impl Overlay {
         })
     }
 
+    /// The path of a directory.
+    fn path_of_dir(&self, id: NodeId) -> Result<RelPath> {
+        self.index.path_of_dir(id)?.ok_or_else(|| {
+            Error::new(
+                crate::error::Kind::Stale,
+                "the directory was replaced or removed",
+            )
+        })
+    }
+
     /// Says something that `status` repeats, in one line.
     pub fn note(&self, line: String) {
         tracing::info!("{line}");

@@ -12,7 +12,7 @@ use super::tree::unless_missing;
 use crate::beneath::Onto;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Held, Move, Node, NodeId, NodeKind, Seen, moving, node as rows};
+use crate::index::{Held, Move, Node, NodeId, NodeKind, moving, node as rows};
 use crate::path::{Name, RelPath};
 use crate::transfer::commit::seen;
 
@@ -47,7 +47,9 @@ impl Overlay {
         self.reconcile_once(to.0)?;
         let _paths = self.commit.paths_change();
         let node = self.need_child(from.0, from.1)?;
-        let target = self.index.read(|c| rows::child(c, to.0, to.1.as_bytes()))?;
+        let target = self
+            .index
+            .glance(|c| rows::child(c, to.0, to.1.as_bytes()))?;
         match (mode, &target) {
             (RenameMode::NoReplace, Some(_)) => {
                 return Err(Error::new(Kind::Exists, "exists already"));
@@ -59,7 +61,8 @@ impl Overlay {
         if target.as_ref().is_some_and(|t| t.id == node.id) {
             return Ok(());
         }
-        let (old, new) = (self.path_of(node.id)?, self.path_of(to.0)?.join(to.1)?);
+        let old = self.path_of_dir(from.0)?.join(from.1)?;
+        let new = self.path_of_dir(to.0)?.join(to.1)?;
         if new.is_under(&old) {
             return Err(Error::new(
                 Kind::Invalid,
@@ -111,7 +114,8 @@ impl Overlay {
             }
         };
         crash::point("rename.tree");
-        if let Err(error) = self.record_rename(node.id, to, target) {
+        let paths = (old, new);
+        if let Err(error) = self.record_rename(node.id, paths, to, target) {
             match moved {
                 Moved::Names(Some(removal)) => self.undo_removal(removal),
                 Moved::Stored if target.is_none() => self.move_back(new, old, Onto::NoReplace),
@@ -150,7 +154,9 @@ impl Overlay {
         if let Some(target) = target {
             self.uploads.cancel(target.id);
         }
-        root.make_dirs(&new.parent().unwrap_or_default())?;
+        if new.parent() != old.parent() {
+            root.make_dirs(&new.parent().unwrap_or_default())?;
+        }
         match root.rename(old, new, Onto::Replace) {
             Ok(()) => Ok(Moved::Stored),
             // Nothing of it is stored: only names move, and an older file must not pass for it.
@@ -173,18 +179,24 @@ impl Overlay {
         }
     }
 
-    fn record_rename(&self, id: NodeId, to: (NodeId, &Name), target: Option<&Node>) -> Result<()> {
+    fn record_rename(
+        &self,
+        id: NodeId,
+        (old, new): (&RelPath, &RelPath),
+        to: (NodeId, &Name),
+        target: Option<&Node>,
+    ) -> Result<()> {
         let (parent, name) = (to.0, to.1.clone());
         let (now, propagate) = (self.clock.now_ns(), self.settings.propagate_deletes);
-        let settings = self.settings.clone();
-        let seen_now = self.stored_facts(id, parent, &name);
-        let old = self.path_of(id)?;
+        let (settings, old) = (self.settings.clone(), old.clone());
+        let seen_now = self.store.root().stat(new).ok().map(|facts| seen(&facts));
         self.index.edit(move |w| {
             if propagate {
                 w.recall(&old)?;
             }
-            w.rename(id, parent, &name, now)?;
-            if let Some(seen) = seen_now {
+            let node = w.rename(id, parent, &name, now)?;
+            let is_stored = node.kind == NodeKind::File && node.held != Held::None;
+            if let Some(seen) = seen_now.filter(|_| is_stored) {
                 // A rename changes the ctime that the row remembers.
                 w.saw(id, seen)?;
             }
@@ -199,18 +211,8 @@ impl Overlay {
         if let Some(target) = target {
             self.detach(target.id);
         }
-        self.uploads.kick();
+        self.uploads.wrote();
         Ok(())
-    }
-
-    /// The facts of a held file under the name it just got.
-    fn stored_facts(&self, id: NodeId, parent: NodeId, name: &Name) -> Option<Seen> {
-        let node = self.index.node(id).ok().flatten()?;
-        if node.kind != NodeKind::File || node.held == Held::None {
-            return None;
-        }
-        let path = self.path_of(parent).ok()?.join(name).ok()?;
-        self.store.root().stat(&path).ok().map(|facts| seen(&facts))
     }
 
     fn exchange(&self, a: &Node, b: &Node, to: (NodeId, &Name)) -> Result<()> {
@@ -278,7 +280,10 @@ impl Overlay {
             NodeKind::Symlink => false,
             NodeKind::File => {
                 self.uploads.is_uploading(node.id)
-                    || !self.index.read(|c| rows::replicas(c, node.id))?.is_empty()
+                    || !self
+                        .index
+                        .glance(|c| rows::replicas(c, node.id))?
+                        .is_empty()
             }
         })
     }
@@ -345,7 +350,11 @@ impl Overlay {
 
     fn finish_move(&self, it: &Move) -> Result<()> {
         let Some(other) = it.other else {
-            return self.record_rename(it.node, (it.parent, &it.name), None);
+            let (old, new) = (
+                self.path_of(it.node)?,
+                self.path_of(it.parent)?.join(&it.name)?,
+            );
+            return self.record_rename(it.node, (&old, &new), (it.parent, &it.name), None);
         };
         self.record_exchange(it.node, other)?;
         [it.node, other]

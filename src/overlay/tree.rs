@@ -158,7 +158,7 @@ impl Overlay {
 
     pub(super) fn need_child(&self, parent: NodeId, name: &Name) -> Result<Node> {
         self.index
-            .read(|c| rows::child(c, parent, name.as_bytes()))?
+            .glance(|c| rows::child(c, parent, name.as_bytes()))?
             .filter(|node| !self.is_hidden(node))
             .ok_or_else(|| Error::new(Kind::NotFound, "no such file"))
     }

@@ -17,19 +17,20 @@ use super::{Answer, Attr, Caller, Closer, Overlay};
 use crate::beneath::{Facts, Mode, OFlags, facts_of, set_owner_of};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{NewNode, Node, NodeId, NodeKind, Writing};
+use crate::index::{NewNode, Node, NodeId, NodeKind, Seen, Writing};
 use crate::path::Name;
 use crate::transfer::commit::seen;
 
 /// A file belongs to whoever made it, in the plain folder too; as far as this process may say so.
-fn own(file: &File, caller: Caller) -> Result<()> {
+/// Returns what the file is then.
+fn own(file: &File, caller: Caller) -> Result<Facts> {
     let facts = facts_of(file)?;
     if (facts.uid, facts.gid) == (caller.uid, caller.gid) {
-        return Ok(());
+        return Ok(facts);
     }
     match set_owner_of(file, caller.uid, caller.gid) {
         Err(error) if error.kind() != Kind::Denied => Err(error),
-        _ => Ok(()),
+        _ => facts_of(file),
     }
 }
 
@@ -47,7 +48,7 @@ impl Overlay {
         if let Some(hidden) = self.hidden_child(parent, name)? {
             return self.create_over(hidden);
         }
-        let path = self.path_of(parent)?.join(name)?;
+        let path = self.path_of_dir(parent)?.join(name)?;
         let local = self.is_local_only(&path);
         let now = self.clock.now_ns();
         let new = NewNode {
@@ -114,9 +115,13 @@ impl Overlay {
     ) -> Result<(Attr, Opened)> {
         let flags = OFlags::RDWR | OFlags::CREATE;
         let root = self.store.root();
-        root.make_dirs(&path.parent().unwrap_or_default())?;
         let mode = Mode::from_raw_mode(new.mode);
-        let file = match self.with_room(|| root.open_file(path, flags | OFlags::EXCL, mode)) {
+        let mut made = self.with_room(|| root.open_file(path, flags | OFlags::EXCL, mode));
+        if made.as_ref().is_err_and(|e| e.kind() == Kind::NotFound) {
+            root.make_dirs(&path.parent().unwrap_or_default())?;
+            made = self.with_room(|| root.open_file(path, flags | OFlags::EXCL, mode));
+        }
+        let file = match made {
             // A file that its remote has no more gives way.
             Err(error) if error.kind() == Kind::Exists => {
                 self.bury_doomed_under(path)?;
@@ -124,8 +129,7 @@ impl Overlay {
             }
             opened => opened?,
         };
-        own(&file, caller)?;
-        let facts = seen(&facts_of(&file)?);
+        let facts = seen(&own(&file, caller)?);
         let node = self.index.edit(move |w| {
             let node = w.create(&new, now)?;
             w.written(node.id, None, facts, false, now / 1_000_000)?;
@@ -238,12 +242,12 @@ impl Overlay {
         self.mark(id, Writing::Open)?;
         crash::point("in_place.intent");
         let recorded = match node.seen {
-            Some(seen) => Some(seen),
-            None => Some(seen(&facts_of(&file)?)),
+            Some(seen) => seen,
+            None => seen(&facts_of(&file)?),
         };
         let opened = self.enter(node, Body::File(Arc::new(file)), true);
         if let Some(open) = self.opens.node(id) {
-            open.lock().session = Some(Session::new(None, recorded));
+            open.lock().session = Some(Session::in_place(recorded));
         }
         Ok(opened)
     }
@@ -333,8 +337,9 @@ impl Overlay {
             return Ok(());
         }
         let facts = facts_of(&file)?;
-        let queue = !self.is_local_only(&self.path_of(id)?);
-        if let Some(error) = session.failed.error().filter(|_| queue) {
+        if let Some(error) = session.failed.error()
+            && !self.is_local_only(&self.path_of(id)?)
+        {
             // What did not arrive was told at the write, which not everybody listens to.
             return Err(error);
         }
@@ -345,14 +350,17 @@ impl Overlay {
             Some(staged) => {
                 let (now, recorded) = (self.clock.now_ms(), seen(&facts));
                 self.with_room(|| {
-                    self.index
-                        .edit(move |w| w.close_staged(staged.0, id, recorded, queue, now))
+                    let settings = self.settings.clone();
+                    self.index.edit(move |w| {
+                        let queue = w.leaves(id, |path| settings.excludes.matches(path))?;
+                        w.close_staged(staged.0, id, recorded, queue, now)
+                    })
                 })?;
                 crash::point("close.row");
                 session.closed = true;
             }
             None => {
-                self.commit.record_written(id, None, &facts, queue)?;
+                self.record_in_place(id, seen(&facts), None)?;
                 crash::point("close.in_place");
             }
         }
@@ -412,7 +420,7 @@ impl Overlay {
             ended
         };
         if handle.writes {
-            self.uploads.kick();
+            self.uploads.wrote();
         }
         if self.settings.stream {
             self.room.notify_one();
@@ -515,10 +523,12 @@ impl Overlay {
         };
         let facts = facts_of(&file)?;
         let changed = session.recorded != Some(seen(&facts));
-        let path = self.path_of(id)?;
-        let local = self.is_local_only(&path);
         let failed = session.failed.error();
-        if (session.killed || failed.is_some()) && changed && !local {
+        let is_torn = changed && (session.killed || failed.is_some());
+        if is_torn
+            && let path = self.path_of(id)?
+            && !self.is_local_only(&path)
+        {
             self.record_torn(id, &facts)?;
             let why = failed.map_or_else(
                 || "its writer was killed".to_owned(),
@@ -529,10 +539,21 @@ impl Overlay {
             ));
             return Ok(());
         }
-        if changed {
-            self.commit.record_written(id, None, &facts, !local)?;
+        let ends = session.noted.then_some(Writing::No);
+        match changed {
+            true => self.record_in_place(id, seen(&facts), ends),
+            false => ends.map_or(Ok(()), |writing| self.mark(id, writing)),
         }
-        self.mark(id, Writing::No)
+    }
+
+    /// What was written in place is a local write, and what `writing` says, if it says something.
+    fn record_in_place(&self, id: NodeId, facts: Seen, writing: Option<Writing>) -> Result<()> {
+        let (settings, now) = (self.settings.clone(), self.clock.now_ns());
+        self.index.edit(move |w| {
+            let queue = w.leaves(id, |path| settings.excludes.matches(path))?;
+            w.written(id, None, facts, queue, now / 1_000_000)?;
+            writing.map_or(Ok(()), |writing| w.set_writing(id, writing, now))
+        })
     }
 
     /// Changed, and not to be published: both at once, or what is between them would be.

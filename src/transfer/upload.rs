@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::burst::Burst;
 use super::commit::{Commit, seen};
 use super::download::Downloads;
 use super::order::Order;
@@ -33,8 +35,8 @@ use crate::metrics::Metrics;
 use crate::object::{Precondition, RemoteId, Sha256};
 use crate::path::RelPath;
 
-/// Rows looked at in one go.
-const PAGE: usize = 512;
+/// Rows looked at in one go: of most pages a few start, and nothing else comes of the rest.
+const PAGE: usize = 64;
 /// The queue looks again after this long even if nothing was said.
 const IDLE: Duration = Duration::from_secs(30);
 /// Time between two passes through the outbox at least.
@@ -67,6 +69,7 @@ pub struct Uploads {
     chance: Chance,
     width: usize,
     kick: Notify,
+    burst: Mutex<Option<Burst>>,
     running: Mutex<HashMap<i64, Running>>,
     active: AtomicUsize,
     idle: Notify,
@@ -99,13 +102,28 @@ impl Uploads {
             chance: Chance::from_system(),
             width: width.max(1),
             kick: Notify::new(),
+            burst: Mutex::new(None),
             running: Mutex::new(HashMap::new()),
             active: AtomicUsize::new(0),
             idle: Notify::new(),
         })
     }
 
-    /// Something may be ready: a file was closed, a remote came back.
+    /// A local program has written or renamed a file.
+    pub fn wrote(&self) {
+        let mut burst = self.burst.lock().unwrap_or_else(PoisonError::into_inner);
+        *burst = Some(Burst::wrote(*burst, Instant::now()));
+        drop(burst);
+        self.kick();
+    }
+
+    /// How long a burst of writes keeps the queue waiting.
+    fn wait_for_burst(&self) -> Option<Duration> {
+        let burst = self.burst.lock().unwrap_or_else(PoisonError::into_inner);
+        burst.and_then(|burst| burst.wait(Instant::now()))
+    }
+
+    /// Something may be ready: a remote came back, an upload ended.
     pub fn kick(&self) {
         self.kick.notify_one();
     }
@@ -141,12 +159,12 @@ impl Uploads {
             return stop.cancelled().await;
         }
         while !stop.is_cancelled() {
-            let wait = match self.start_ready() {
-                Ok(wait) => wait,
-                Err(error) => {
+            let wait = match self.wait_for_burst() {
+                Some(wait) => wait,
+                None => self.start_ready().unwrap_or_else(|error| {
                     tracing::warn!(%error, "the outbox cannot be read");
                     Duration::from_secs(5)
-                }
+                }),
             };
             tokio::select! {
                 () = stop.cancelled() => break,

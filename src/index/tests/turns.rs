@@ -192,3 +192,21 @@ fn p9_the_log_is_taken_into_the_file_beside_the_writer() {
     lab.check_sums();
     assert!(lab.at(&format!("{long}-299")).is_some());
 }
+
+#[test]
+fn p14_no_statement_is_prepared_for_each_use() {
+    let lab = Lab::new(&[true]);
+    let query =
+        "SELECT r.key, m.url FROM replicas r JOIN remotes m ON m.id = r.remote WHERE r.node = ?1";
+    let read = move |n: i64| move |c: &Connection| node::rows(c, query, [n], |_| Ok(()));
+    let made = move |c: &Connection| {
+        let statement = c.prepare_cached(query).unwrap();
+        Ok(statement.get_status(rusqlite::StatementStatus::RePrepare))
+    };
+    for n in 0..5 {
+        lab.index.read(read(n)).unwrap();
+        lab.edit(move |w| read(n)(&w.c));
+    }
+    assert_eq!(lab.index.read(made).unwrap(), 0);
+    assert_eq!(lab.edit(move |w| made(&w.c)), 0);
+}
