@@ -6,6 +6,7 @@
 //! nobody else are answered at once; those that need a remote come back as futures
 //! that end within a deadline.
 
+mod close;
 pub mod dirs;
 mod elsewhere;
 mod fail;
