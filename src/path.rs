@@ -50,6 +50,13 @@ impl Name {
     }
 }
 
+/// For looking up in maps whose keys are names; bytes order and compare as names do.
+impl std::borrow::Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 fn check(name: &[u8]) -> Result<()> {
     let why = match name {
         b"" => "a name is empty",

@@ -15,6 +15,7 @@ pub mod holding;
 pub mod learn;
 mod moved;
 pub mod moving;
+mod names;
 pub mod node;
 pub mod outbox;
 pub mod place;
@@ -44,12 +45,15 @@ use lru::LruCache;
 use rusqlite::Connection;
 
 use crate::error::{About as _, Error, Kind, Result};
-use crate::path::RelPath;
+use crate::path::{Name, RelPath};
 
 pub use edit::{Attrs, NewNode};
 pub use holding::{ConflictRow, Doomed, StagedRow, Totals};
 pub use moving::Move;
-pub use node::{Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, Seen, Writing, same_bytes};
+use names::{Look, Names};
+pub use node::{
+    Entry, Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, Seen, Writing, same_bytes,
+};
 pub use outbox::{Operation, OutboxRow, OutboxTotals, Sent};
 pub use remote::{Applied, RemoteRow};
 pub use runs::Runs;
@@ -80,6 +84,7 @@ pub struct Index {
     dirs: Mutex<LruCache<NodeId, (u64, RelPath)>>,
     /// Counts commits that moved or removed a directory.
     moves: Arc<AtomicU64>,
+    names: Arc<Names>,
     is_damaged: AtomicBool,
 }
 
@@ -91,7 +96,10 @@ impl Index {
             Err(error) if error.kind() == Kind::NoSpace && spare::give_up(path) => start(path)?,
             started => started?,
         };
+        let names = Arc::new(Names::new());
         let writer = Writer {
+            watched: names::watch(&c)?,
+            names: names.clone(),
             c,
             next_id: next_id as u64,
             next_generation: generation as u64,
@@ -115,6 +123,7 @@ impl Index {
             thread: Mutex::new(Some(thread)),
             dirs: Mutex::new(LruCache::new(REMEMBERED_DIRS)),
             moves,
+            names,
             is_damaged: AtomicBool::new(false),
         };
         Ok((index, aside))
@@ -199,6 +208,45 @@ impl Index {
     /// The node `id`.
     pub fn node(&self, id: NodeId) -> Result<Option<Node>> {
         self.glance(|c| node::node(c, id))
+    }
+
+    /// What a listing shows of `name` in `parent`.
+    pub fn entry(&self, parent: NodeId, name: &Name) -> Result<Option<Entry>> {
+        match self.names.child(parent, name) {
+            Look::Known(found) => Ok(found),
+            Look::Marked(tick) => {
+                let found = self.glance(|c| node::entry(c, parent, name))?;
+                self.names.learn(parent, name, tick, found);
+                Ok(found)
+            }
+            Look::Unknown(0) => self.glance(|c| node::entry(c, parent, name)),
+            Look::Unknown(worth) => self.read(|c| {
+                self.names.take_in(c, parent, worth)?;
+                node::entry(c, parent, name)
+            }),
+        }
+    }
+
+    /// The same of up to `limit` names of `parent` after the name `after`, in byte order.
+    pub fn entries(
+        &self,
+        parent: NodeId,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Name, Entry)>> {
+        if let Some(page) = self.names.page(parent, after, limit) {
+            return Ok(page);
+        }
+        self.read(|c| {
+            if after.is_empty() {
+                // Whoever begins a listing wants all of it.
+                self.names.take_in(c, parent, usize::MAX)?;
+            }
+            match self.names.page(parent, after, limit) {
+                Some(page) => Ok(page),
+                None => node::entries(c, parent, after, limit),
+            }
+        })
     }
 
     /// The path of the node `id`.

@@ -76,6 +76,20 @@ pub struct Node {
     pub pinned: bool,
 }
 
+/// What a listing shows of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    pub id: NodeId,
+    pub kind: NodeKind,
+    pub held: Held,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub mode: u32,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
 /// What one remote has of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
@@ -128,6 +142,16 @@ macro_rules! select_node {
     };
 }
 pub(super) use select_node;
+
+/// `SELECT`s the columns that `entry_of` reads.
+macro_rules! select_entry {
+    ($rest:literal) => {
+        concat!(
+            "SELECT name, id, kind, held, size, mtime_ns, ctime_ns, mode, uid, gid FROM nodes ",
+            $rest
+        )
+    };
+}
 
 /// `SELECT`s the columns that `replica_of` reads.
 macro_rules! select_replica {
@@ -223,12 +247,7 @@ pub(super) fn node_of(row: &Row<'_>) -> Result<Node> {
             }
             _ => None,
         },
-        held: match get_i(13)? {
-            0 => Held::None,
-            1 => Held::Whole,
-            2 => Held::Stale,
-            _ => return Err(corrupt("held")),
-        },
+        held: held_of(get_i(13)?)?,
         seen,
         dirty: get_i(18)? as u64,
         writing: match get_i(19)? {
@@ -239,6 +258,31 @@ pub(super) fn node_of(row: &Row<'_>) -> Result<Node> {
         },
         touched: get_i(20)? != 0,
         pinned: get_i(21)? != 0,
+    })
+}
+
+fn held_of(n: i64) -> Result<Held> {
+    match n {
+        0 => Ok(Held::None),
+        1 => Ok(Held::Whole),
+        2 => Ok(Held::Stale),
+        _ => Err(corrupt("held")),
+    }
+}
+
+fn entry_of(row: &Row<'_>) -> Result<Entry> {
+    let get_i = |i: usize| row.get::<_, i64>(i).map_err(sql);
+    let get_o = |i: usize| row.get::<_, Option<i64>>(i).map_err(sql);
+    Ok(Entry {
+        id: NodeId(get_i(1)? as u64),
+        kind: kind_of(get_i(2)?)?,
+        held: held_of(get_i(3)?)?,
+        size: get_i(4)? as u64,
+        mtime_ns: get_i(5)?,
+        ctime_ns: get_i(6)?,
+        mode: get_i(7)? as u32,
+        uid: get_o(8)?.map(|n| n as u32),
+        gid: get_o(9)?.map(|n| n as u32),
     })
 }
 
@@ -322,6 +366,39 @@ pub fn node(c: &Connection, id: NodeId) -> Result<Option<Node>> {
 pub fn child(c: &Connection, parent: NodeId, name: &[u8]) -> Result<Option<Node>> {
     let query = select_node!("FROM nodes WHERE parent = ?1 AND name = ?2");
     one(c, query, params![parent.0 as i64, name], node_of)
+}
+
+/// What a listing shows of `name` in `parent`.
+pub fn entry(c: &Connection, parent: NodeId, name: &Name) -> Result<Option<Entry>> {
+    let query = select_entry!("WHERE parent = ?1 AND name = ?2");
+    one(
+        c,
+        query,
+        params![parent.0 as i64, name.as_bytes()],
+        entry_of,
+    )
+}
+
+/// The same of up to `limit` names of `parent` after the name `after`, in byte order.
+pub fn entries(
+    c: &Connection,
+    parent: NodeId,
+    after: &[u8],
+    limit: usize,
+) -> Result<Vec<(Name, Entry)>> {
+    let query = select_entry!("WHERE parent = ?1 AND name > ?2 ORDER BY name LIMIT ?3");
+    rows(
+        c,
+        query,
+        params![parent.0 as i64, after, limit as i64],
+        |row| {
+            let name = row.get_ref(0).map_err(sql)?.as_bytes();
+            Ok((
+                Name::new(name.map_err(|_| corrupt("name"))?)?,
+                entry_of(row)?,
+            ))
+        },
+    )
 }
 
 /// Up to `limit` nodes of `parent` after the name `after`, in byte order.

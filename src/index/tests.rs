@@ -15,6 +15,7 @@ const NOW_MS: i64 = NOW / 1_000_000;
 mod copied;
 mod learn;
 mod moved;
+mod names;
 mod order;
 mod turns;
 

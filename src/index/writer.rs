@@ -15,6 +15,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::checkpoint::Checkpoints;
+use super::names::{Changed, Names};
 use super::node::{NodeId, RemoteId};
 use super::schema::sql;
 use super::spare::Spare;
@@ -61,6 +62,9 @@ pub struct Writer {
     pub(super) moves: Arc<AtomicU64>,
     pub(super) spare: Spare,
     pub(super) checkpoints: Checkpoints,
+    /// Directories in memory, and what the edits of this transaction changed of them.
+    pub(super) names: Arc<Names>,
+    pub(super) watched: Changed,
     pub(super) told: Told,
     /// How the transaction under way is framed.
     pub(super) frame: Frame,
@@ -347,6 +351,7 @@ impl Writer {
     /// What comes after a transaction and before its callers are answered.
     fn concluded(&mut self, committed: &Result<()>) {
         crash::point("index.committed");
+        self.names.committed(&self.watched);
         let changed = std::mem::take(&mut self.changed);
         if std::mem::take(&mut self.moved_dirs) {
             self.moves.fetch_add(1, Ordering::AcqRel);

@@ -7,7 +7,7 @@ use super::{Answer, Attr, FIRST_LISTING, Overlay};
 use crate::beneath::facts_of;
 use crate::config::Offline;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Held, Node, NodeId, NodeKind, node as rows};
+use crate::index::{Entry, Held, Node, NodeId, NodeKind, node as rows};
 use crate::path::Name;
 
 impl Overlay {
@@ -26,13 +26,12 @@ impl Overlay {
     pub(super) fn lookup_now(&self, parent: NodeId, name: &Name) -> Result<Option<Attr>> {
         self.reconcile_once(parent)?;
         let mark = self.opens.mark();
-        let found = self
-            .index
-            .glance(|c| rows::child(c, parent, name.as_bytes()))?;
-        Ok(match found {
-            Some(node) if !self.is_hidden(&node) => Some(self.shown_since(mark, &node)),
-            _ => None,
-        })
+        match self.index.entry(parent, name)? {
+            Some(entry) if !self.is_entry_hidden(&entry)? => {
+                Ok(Some(self.shown_since(mark, entry.into())))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// A name that the index lacks, while some remote was never listed: it is asked for, and the
@@ -115,13 +114,26 @@ impl Overlay {
 
     /// Whether the name is not to be seen now: a file that could not be read anyway (promise P6).
     pub(super) fn is_hidden(&self, node: &Node) -> bool {
-        self.settings.offline == Offline::Hide
-            && node.kind == NodeKind::File
-            && node.held != Held::Whole
-            && self.remotes.any_away()
+        self.may_be_hidden(node.kind, node.held)
             && !self.opens.is_open(node.id)
             && !self.is_local(node)
             && !self.downloads.is_reachable(node)
+    }
+
+    /// The same for a listing's entry, which does not say where else the file is.
+    pub(super) fn is_entry_hidden(&self, entry: &Entry) -> Result<bool> {
+        if !self.may_be_hidden(entry.kind, entry.held) {
+            return Ok(false);
+        }
+        let node = self.index.node(entry.id)?;
+        Ok(node.is_none_or(|node| self.is_hidden(&node)))
+    }
+
+    fn may_be_hidden(&self, kind: NodeKind, held: Held) -> bool {
+        kind == NodeKind::File
+            && held != Held::Whole
+            && self.settings.offline == Offline::Hide
+            && self.remotes.any_away()
     }
 
     /// The file that has the name but is not to be seen now.
@@ -140,19 +152,18 @@ impl Overlay {
     /// The attributes of a node, those of a file being written as they are now.
     pub(super) fn shown(&self, node: &Node) -> Attr {
         let mut attr = Attr::of(node);
-        self.show_session(node, &mut attr);
+        self.show_session(&mut attr);
         attr
     }
 
-    /// The same for a row that was read after `mark` was taken. If writers ended since, the row
+    /// The same of a row that was read after `mark` was taken. If writers ended since, the row
     /// may be the one from before they did, and the kernel would keep its length.
-    pub(super) fn shown_since(&self, mark: u64, node: &Node) -> Attr {
-        let mut attr = Attr::of(node);
-        let in_session = self.show_session(node, &mut attr);
+    pub(super) fn shown_since(&self, mark: u64, mut attr: Attr) -> Attr {
+        let in_session = self.show_session(&mut attr);
         if !in_session
-            && node.kind == NodeKind::File
+            && attr.kind == NodeKind::File
             && self.opens.mark() != mark
-            && let Ok(Some(now)) = self.index.node(node.id)
+            && let Ok(Some(now)) = self.index.node(attr.id)
         {
             return self.shown(&now);
         }
@@ -160,9 +171,9 @@ impl Overlay {
     }
 
     /// Returns whether there is one.
-    fn show_session(&self, node: &Node, attr: &mut Attr) -> bool {
-        if node.kind == NodeKind::File
-            && let Some(open) = self.opens.node(node.id)
+    fn show_session(&self, attr: &mut Attr) -> bool {
+        if attr.kind == NodeKind::File
+            && let Some(open) = self.opens.node(attr.id)
         {
             let state = open.lock();
             if state.session.is_some()
@@ -182,7 +193,7 @@ impl Overlay {
     pub fn attr(&self, id: NodeId) -> Result<Attr> {
         let mark = self.opens.mark();
         if let Some(node) = self.index.node(id)? {
-            return Ok(self.shown_since(mark, &node));
+            return Ok(self.shown_since(mark, Attr::of(&node)));
         }
         let Some(open) = self.opens.node(id) else {
             return Err(Error::new(Kind::Stale, "the file was replaced or removed"));

@@ -36,7 +36,7 @@ use crate::backends::remote::Remotes;
 use crate::clock::Clock;
 use crate::config::{Offline, Patterns};
 use crate::error::{Error, Result};
-use crate::index::{Index, Node, NodeId, NodeKind};
+use crate::index::{Entry, Index, Node, NodeId, NodeKind};
 use crate::metrics::Metrics;
 use crate::path::RelPath;
 use crate::store::Store;
@@ -91,6 +91,22 @@ pub struct Attr {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub nlink: u32,
+}
+
+impl From<Entry> for Attr {
+    fn from(entry: Entry) -> Attr {
+        Attr {
+            id: entry.id,
+            kind: entry.kind,
+            size: entry.size,
+            mtime_ns: entry.mtime_ns,
+            ctime_ns: entry.ctime_ns,
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            nlink: 1,
+        }
+    }
 }
 
 impl Attr {
