@@ -163,6 +163,13 @@ pub fn attempts(c: &rusqlite::Connection, remote: RemoteId, key: &RelPath) -> Re
     Ok(node::rows(c, query, params![remote.0, key.as_bytes()], |_| Ok(()))?.len())
 }
 
+/// Whether anything was sent under `key`, to any remote, and not answered.
+pub fn is_unanswered(c: &rusqlite::Connection, key: &RelPath) -> Result<bool> {
+    let query =
+        "SELECT 1 FROM remotes m JOIN attempts a ON a.remote = m.id WHERE a.key = ?1 LIMIT 1";
+    Ok(!node::rows(c, query, [key.as_bytes()], |_| Ok(()))?.is_empty())
+}
+
 /// Whether these bytes, or what looks so, were sent under `key` from here and not answered.
 pub fn was_attempted(
     c: &rusqlite::Connection,

@@ -12,7 +12,7 @@ use super::tree::unless_missing;
 use crate::beneath::Onto;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Held, Move, Node, NodeId, NodeKind, moving, node as rows};
+use crate::index::{Held, Move, Node, NodeId, NodeKind, moving, node as rows, outbox};
 use crate::path::{Name, RelPath};
 use crate::transfer::commit::seen;
 
@@ -105,7 +105,7 @@ impl Overlay {
         to: (NodeId, &Name),
         target: Option<&Node>,
     ) -> Result<()> {
-        let noted = self.is_to_be_noted(node)? && self.note_move(node.id, old, to, None)?;
+        let noted = self.is_to_be_noted(node, old)? && self.note_move(node.id, old, to, None)?;
         let moved = match self.move_in_tree(node, old, new, target) {
             Ok(moved) => moved,
             Err(error) => {
@@ -272,18 +272,19 @@ impl Overlay {
         Ok(())
     }
 
-    /// Whether a remote has something of the node, or may have in a moment, that its old name
-    /// would show once the bytes are elsewhere.
-    fn is_to_be_noted(&self, node: &Node) -> Result<bool> {
+    /// Whether a remote has something under the node's old name, or may have in a moment, that it
+    /// would show once the bytes are elsewhere; or that is only known to be ours, for nobody
+    /// answered it, as long as the name is not taken for removed by hand.
+    fn is_to_be_noted(&self, node: &Node, old: &RelPath) -> Result<bool> {
         Ok(match node.kind {
             NodeKind::Dir => true,
             NodeKind::Symlink => false,
             NodeKind::File => {
                 self.uploads.is_uploading(node.id)
-                    || !self
-                        .index
-                        .glance(|c| rows::replicas(c, node.id))?
-                        .is_empty()
+                    || self.index.glance(|c| {
+                        Ok(!rows::replicas(c, node.id)?.is_empty()
+                            || outbox::is_unanswered(c, old)?)
+                    })?
             }
         })
     }

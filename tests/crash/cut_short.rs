@@ -237,3 +237,48 @@ fn p3_what_was_changed_by_hand_is_removed_like_anything_else() {
     mount.unmount();
     assert!(found(&lab.mount("mnt", &args), "a.bin").is_none());
 }
+
+/// What went up and was not answered is ours under its name, whatever becomes of the name since.
+#[test]
+fn p5_a_rename_cut_short_forgets_nothing_that_was_sent() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    put(&server.root.join("a.bin"), b"theirs");
+    let (port, url) = (server.port(), server.url.clone());
+    let args = ["--remote", &url, "--upload", "--min-free", "1MiB"];
+    let mounted = |point| {
+        let env: Vec<_> = [("LARDER_CRASH_AT", point)].into();
+        lab.try_mount_with("mnt", &env, &args).unwrap()
+    };
+    let mount = mounted("upload.answered");
+    eventually("it is listed", || mount.path("a.bin").exists());
+    let _ = fs::write(mount.path("a.bin"), b"sent, and not answered");
+    eventually("it was killed", || !is_mounted(&mount.at));
+    assert_eq!(
+        fs::read(server.root.join("a.bin")).unwrap(),
+        b"sent, and not answered"
+    );
+    drop(mount);
+    server.kill();
+
+    let mount = mounted("rename.tree");
+    fs::remove_file(mount.path("a.bin")).unwrap();
+    fs::write(mount.path("a.bin"), b"made anew").unwrap();
+    let renamed = fs::rename(mount.path("a.bin"), mount.path("b.bin"));
+    assert!(renamed.is_err(), "it is killed in the middle");
+    eventually("it was killed", || !is_mounted(&mount.at));
+    drop(mount);
+
+    let _server = lab.serve_at("srv", &port, &[]);
+    let mount = lab.mount("mnt", &args);
+    mount.flush();
+    assert_eq!(found(&mount, "a.bin"), None);
+    assert_eq!(found(&mount, "b.bin").as_deref(), Some(&b"made anew"[..]));
+    fs::write(mount.path("a.bin"), b"and once more").unwrap();
+    mount.flush();
+    assert_eq!(mount.status()["conflicts"], serde_json::json!([]));
+    assert_eq!(
+        found(&mount, "a.bin").as_deref(),
+        Some(&b"and once more"[..])
+    );
+}
