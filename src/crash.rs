@@ -2,11 +2,12 @@
 //!
 //! Compiled in always, so that what is tested is what is shipped; armed only by the
 //! environment: `LARDER_CRASH_AT=NAME`, or `NAME:3` for the third time that the place is
-//! reached. Unarmed, a place costs one relaxed load. Dying is `abort`: no destructor, no
+//! reached. `NAME:slow` lingers there every time instead, so that others come in between. Unarmed, a place costs one relaxed load. Dying is `abort`: no destructor, no
 //! flush, nothing but what the kernel has already been given.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
@@ -37,6 +38,7 @@ pub const POINTS: &[&str] = &[
     "exchange.tree",
     "remove.aside",
     "unlink.row",
+    "release.told",
     "upload.begin",
     "upload.answered",
     "upload.row",
@@ -51,6 +53,9 @@ pub const POINTS: &[&str] = &[
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static PLAN: OnceLock<(String, AtomicU32)> = OnceLock::new();
+/// In place of a number of times: never to die, but to linger.
+const SLOW: u32 = 0;
+const LINGER: Duration = Duration::from_micros(300);
 
 /// Reads the environment; for the start of a daemon. Errors: `Invalid` for a place that
 /// does not exist.
@@ -59,14 +64,16 @@ pub fn arm() -> Result<()> {
         return Ok(());
     };
     let (name, times) = match wanted.split_once(':') {
-        Some((name, times)) => (name, times.parse().unwrap_or(0)),
-        None => (wanted.as_str(), 1),
+        Some((name, "slow")) => (name, Some(SLOW)),
+        Some((name, times)) => (name, times.parse().ok().filter(|times| *times > 0)),
+        None => (wanted.as_str(), Some(1)),
     };
-    if !POINTS.contains(&name) || times == 0 {
-        let text =
-            format!("`{wanted}` is no place to crash at; it is one of {POINTS:?}, or NAME:3");
+    let Some(times) = times.filter(|_| POINTS.contains(&name)) else {
+        let text = format!(
+            "`{wanted}` is no place to crash at; it is one of {POINTS:?}, or NAME:3 or NAME:slow"
+        );
         return Err(Error::new(Kind::Invalid, text).about(VARIABLE));
-    }
+    };
     let plan = PLAN.get_or_init(|| (name.to_owned(), AtomicU32::new(times)));
     ARMED.store(!plan.0.is_empty(), Ordering::Relaxed);
     Ok(())
@@ -83,11 +90,16 @@ pub fn point(name: &str) {
 #[cold]
 fn reached(name: &str) {
     debug_assert!(POINTS.contains(&name), "{name} is not in the table");
-    if let Some((wanted, left)) = PLAN.get()
-        && wanted == name
-        && left.fetch_sub(1, Ordering::SeqCst) == 1
-    {
-        std::process::abort();
+    let Some((_, left)) = PLAN.get().filter(|(wanted, _)| wanted == name) else {
+        return;
+    };
+    // Zero stays zero.
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+        left.checked_sub(1)
+    }) {
+        Ok(1) => std::process::abort(),
+        Ok(_) => {}
+        Err(_) => std::thread::sleep(LINGER),
     }
 }
 

@@ -28,6 +28,7 @@ use fuser::{
 };
 
 use crate::beneath::XattrSet;
+use crate::crash;
 use crate::index::{NodeId, NodeKind};
 use crate::overlay::read::Access;
 use crate::overlay::rename::RenameMode;
@@ -359,8 +360,11 @@ impl Filesystem for Edge {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let released = self.overlay.release(fh.0);
+        // The kernel let go of it before it said so. Who opens the file from now on may get another
+        // one, written beside it, and must not be sent to this.
         self.backings.leave(id(ino));
+        crash::point("release.told");
+        let released = self.overlay.release(fh.0);
         if let Err(error) = &released {
             // Nobody hears the answer to a release.
             tracing::error!(%error, "a closed file could not be put in place; its bytes are kept in the store");

@@ -116,3 +116,45 @@ fn p1_readers_share_one_download_and_do_not_wait_for_its_end() {
         assert_eq!(gets(&server), before + 1, "and one for the small file");
     }
 }
+
+/// A file is replaced while the kernel's own reading or writing of what it was ends.
+#[test]
+fn p3_a_file_that_is_replaced_just_after_it_was_open_has_the_new_bytes() {
+    for (how, flags) in READ_PATHS {
+        let lab = Lab::new();
+        let store = lab.dir("store");
+        let remote = format!("file://{}", lab.dir("nothing").display());
+        let args = ["--remote", &remote, "--store", store.to_str().unwrap()];
+        let args: Vec<_> = args.into_iter().chain(flags.iter().copied()).collect();
+        let env = [("LARDER_CRASH_AT", "release.told:slow")];
+        let mount = lab.try_mount_with("mnt", &env, &args).unwrap();
+        std::thread::scope(|scope| {
+            for who in 0..8 {
+                let (file, new) = (
+                    mount.path(format!("f{who}.bin")),
+                    mount.path(format!("f{who}.tmp")),
+                );
+                scope.spawn(move || {
+                    for turn in 0..60 {
+                        let content =
+                            |n: u64| bytes(who << 32 | n, 1 + (n as usize * 769) % 20_000);
+                        // What stays here is written by the kernel alone, under that name.
+                        fs::write(&new, content(2 * turn)).unwrap();
+                        fs::rename(&new, &file).unwrap();
+                        fs::write(&file, content(2 * turn + 1)).unwrap();
+                        let now = fs::read(&file).unwrap();
+                        assert!(
+                            now == content(2 * turn + 1),
+                            "{how}: file {who}, turn {turn}"
+                        );
+                        fs::write(&file, content(turn)).unwrap();
+                        assert!(
+                            fs::read(&file).unwrap() == content(turn),
+                            "{how}: {who}, {turn}"
+                        );
+                    }
+                });
+            }
+        });
+    }
+}
