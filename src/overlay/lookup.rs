@@ -24,6 +24,9 @@ impl Overlay {
     }
 
     pub(super) fn lookup_now(&self, parent: NodeId, name: &Name) -> Result<Option<Attr>> {
+        if self.is_plainly_absent(parent, name)? {
+            return Ok(None);
+        }
         self.reconcile_once(parent)?;
         let mark = self.opens.mark();
         match self.index.entry(parent, name)? {
@@ -31,6 +34,19 @@ impl Overlay {
                 Ok(Some(self.shown_since(mark, entry.into())))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Whether neither the index nor the folder has the name, in a directory that was not compared
+    /// yet: that needs no look at all of it.
+    fn is_plainly_absent(&self, parent: NodeId, name: &Name) -> Result<bool> {
+        if self.is_compared(parent) || self.index.entry(parent, name)?.is_some() {
+            return Ok(false);
+        }
+        match self.path_of(parent)?.join(name) {
+            Ok(path) => Ok(self.stored(&path)?.is_none()),
+            // Too long to be anywhere.
+            Err(_) => Ok(false),
         }
     }
 

@@ -94,7 +94,7 @@ type Edit = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
 impl Overlay {
     /// Compares a directory of the store with its rows, once a start.
     pub(super) fn reconcile_once(&self, dir: NodeId) -> Result<()> {
-        if self.all_reconciled.load(Ordering::Acquire) || self.is_reconciled(dir) {
+        if self.is_compared(dir) {
             return Ok(());
         }
         let _paths = self.commit.paths_stay();
@@ -111,6 +111,11 @@ impl Overlay {
     pub(super) fn reconcile_again(&self, dir: NodeId) -> Result<()> {
         let _node = self.commit.hold(dir);
         self.reconcile(dir)
+    }
+
+    /// Whether the directory was compared since the start.
+    pub(super) fn is_compared(&self, dir: NodeId) -> bool {
+        self.all_reconciled.load(Ordering::Acquire) || self.is_reconciled(dir)
     }
 
     fn is_reconciled(&self, dir: NodeId) -> bool {
