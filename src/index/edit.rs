@@ -53,7 +53,7 @@ impl Writer {
 
     /// Makes a node. Errors: `Exists`; `NotFound` if the parent is gone.
     pub fn create(&mut self, new: &NewNode, now_ns: i64) -> Result<Node> {
-        if node::node(&self.c, new.parent)?.is_none() {
+        if !self.touch_dir(new.parent, now_ns)? {
             return Err(Error::new(Kind::NotFound, "the directory is gone"));
         }
         let id = self.fresh_id();
@@ -69,7 +69,6 @@ impl Writer {
                 new.mtime_ns, now_ns, new.mode, new.uid, new.gid, held.code()
             ],
         )?;
-        self.touch_dir(new.parent, now_ns)?;
         Ok(Node {
             id,
             parent: new.parent,
@@ -92,12 +91,13 @@ impl Writer {
         })
     }
 
-    pub(super) fn touch_dir(&self, id: NodeId, now_ns: i64) -> Result<()> {
-        self.run_sql(
+    /// What is in a directory changed. False if there is none.
+    pub(super) fn touch_dir(&self, id: NodeId, now_ns: i64) -> Result<bool> {
+        let touched = self.run_sql(
             "UPDATE nodes SET mtime_ns = ?2, ctime_ns = ?2 WHERE id = ?1",
             params![id.0 as i64, now_ns],
         )?;
-        Ok(())
+        Ok(touched > 0)
     }
 
     /// A file is being written into `staged`: remembered, so that a crash leaves an orphan and not a riddle.
@@ -185,18 +185,17 @@ impl Writer {
     ) -> Result<u64> {
         if let Some(staged) = staged {
             self.run_sql("DELETE FROM staged WHERE id = ?1", [staged as i64])?;
-            // Written anew from its start: what a killed writer had torn is gone.
-            self.run_sql("UPDATE nodes SET writing = 0 WHERE id = ?1", [id.0 as i64])?;
         }
         let generation = self.queue_put(id, queue, now_ms)?;
         self.edits_versions(id)?;
+        // Written anew from its start (staged): what a killed writer had torn is gone.
         self.run_sql(
             "UPDATE nodes SET size = ?2, mtime_ns = ?3, seen_size = ?2, seen_mtime_ns = ?3, seen_ino = ?4,
              seen_ctime_ns = ?5, ctime_ns = max(?3, ?5), held = 1, dirty = ?6, sha256 = NULL,
-             accessed = ?7 / 1000 WHERE id = ?1",
+             accessed = ?7 / 1000, writing = CASE WHEN ?8 THEN 0 ELSE writing END WHERE id = ?1",
             params![
                 id.0 as i64, seen.size as i64, seen.mtime_ns, seen.ino as i64, seen.ctime_ns,
-                generation as i64, now_ms
+                generation as i64, now_ms, staged.is_some()
             ],
         )?;
         Ok(generation)
@@ -313,7 +312,7 @@ impl Writer {
                 self.queue_delete(&replica, now_ns / 1_000_000)?;
             }
         }
-        self.touch_dir(node.parent, now_ns)
+        self.touch_dir(node.parent, now_ns).map(drop)
     }
 
     /// Deletes an empty directory. Errors: `NotEmpty`, `NotADirectory`.
@@ -326,7 +325,7 @@ impl Writer {
             return Err(Error::new(Kind::NotEmpty, "the directory is not empty"));
         }
         self.drop_node(&node)?;
-        self.touch_dir(node.parent, now_ns)
+        self.touch_dir(node.parent, now_ns).map(drop)
     }
 
     fn child_ids(&self, dir: NodeId) -> Result<Vec<NodeId>> {
@@ -371,13 +370,27 @@ impl Writer {
         if let Some(name) = &top.name {
             self.tell(top.parent, name);
         }
-        self.touch_dir(top.parent, now_ns)
+        self.touch_dir(top.parent, now_ns).map(drop)
     }
 
     /// Gives a node another name. What had the name before is deleted here, its replicas
     /// becoming what the moved file will replace.
     pub fn rename(&mut self, id: NodeId, parent: NodeId, name: &Name, now_ns: i64) -> Result<Node> {
+        self.rename_stored(id, parent, name, None, now_ns)
+    }
+
+    /// The same, and what a stored file looks like since: a rename changes the ctime that the row remembers.
+    pub fn rename_stored(
+        &mut self,
+        id: NodeId,
+        parent: NodeId,
+        name: &Name,
+        seen: Option<Seen>,
+        now_ns: i64,
+    ) -> Result<Node> {
         let node = self.need(id)?;
+        let is_stored = node.kind == NodeKind::File && node.held != Held::None;
+        let seen = seen.filter(|_| is_stored);
         if let Some(target) = node::child(&self.c, parent, name.as_bytes())? {
             if target.id == id {
                 return Ok(node);
@@ -386,8 +399,13 @@ impl Writer {
             self.drop_node(&target)?;
         }
         self.run_sql(
-            "UPDATE nodes SET parent = ?2, name = ?3, ctime_ns = ?4 WHERE id = ?1",
-            params![id.0 as i64, parent.0 as i64, name.as_bytes(), now_ns],
+            "UPDATE nodes SET parent = ?2, name = ?3, ctime_ns = ?4, seen_size = coalesce(?5, seen_size),
+             seen_mtime_ns = coalesce(?6, seen_mtime_ns), seen_ino = coalesce(?7, seen_ino),
+             seen_ctime_ns = coalesce(?8, seen_ctime_ns) WHERE id = ?1",
+            params![
+                id.0 as i64, parent.0 as i64, name.as_bytes(), now_ns, seen.map(|s| s.size as i64),
+                seen.map(|s| s.mtime_ns), seen.map(|s| s.ino as i64), seen.map(|s| s.ctime_ns)
+            ],
         )?;
         if node.kind == NodeKind::Dir {
             self.dir_moved();
@@ -400,6 +418,7 @@ impl Writer {
             parent,
             name: Some(name.clone()),
             ctime_ns: now_ns,
+            seen: seen.or(node.seen),
             ..node
         })
     }
@@ -440,7 +459,7 @@ impl Writer {
         )?;
         self.dir_moved();
         self.touch_dir(a.parent, now_ns)?;
-        self.touch_dir(b.parent, now_ns)
+        self.touch_dir(b.parent, now_ns).map(drop)
     }
 
     /// After a rename: every file at or beneath `id` whose key differs from its path goes up under
@@ -487,8 +506,7 @@ impl Writer {
         let stays = local_only(&path);
         self.let_go_of_unseen(node, &path)?;
         // What was queued was meant for the old name, with that name's base. Its place it keeps.
-        let places = self.places(node.id)?;
-        self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
+        let places = self.give_up_places(node.id)?;
         if propagate && !stays {
             // Sent once the new name is up: until then the old one may be all that has the bytes.
             for replica in node::replicas(&self.c, node.id)? {
@@ -497,7 +515,10 @@ impl Writer {
                 }
             }
         }
-        let generation = self.queue_put(node.id, !stays, now_ms)?;
+        let generation = match stays {
+            true => self.fresh_generation(),
+            false => self.queue_put_at(node.id, &path, now_ms)?,
+        };
         self.take_places(node.id, &places)?;
         self.comes_back(node, &path)?;
         // Bytes that the remote has under the old name stay clean.

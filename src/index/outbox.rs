@@ -230,14 +230,19 @@ impl Writer {
     /// Queues the node for every remote that takes uploads. Where none does, rows are kept all the
     /// same, for they remember which version a local write replaced. `queue` false: never leaves.
     pub(super) fn queue_put(&mut self, id: NodeId, queue: bool, now_ms: i64) -> Result<u64> {
-        let generation = self.fresh_generation();
         if !queue {
             self.run_sql("DELETE FROM outbox WHERE node = ?1", [id.0 as i64])?;
-            return Ok(generation);
+            return Ok(self.fresh_generation());
         }
-        let Some(path) = node::path(&self.c, id)? else {
-            return Err(Error::new(Kind::Stale, "the file was removed"));
-        };
+        match node::path(&self.c, id)? {
+            Some(path) => self.queue_put_at(id, &path, now_ms),
+            None => Err(Error::new(Kind::Stale, "the file was removed")),
+        }
+    }
+
+    /// The same of a node whose path is known, and that may leave.
+    pub(super) fn queue_put_at(&mut self, id: NodeId, path: &RelPath, now_ms: i64) -> Result<u64> {
+        let generation = self.fresh_generation();
         let any = self.remotes.iter().any(|(_, upload)| *upload);
         let targets: Vec<_> = self
             .remotes
@@ -246,7 +251,7 @@ impl Writer {
             .copied()
             .collect();
         for (remote, _) in targets {
-            self.queue_put_to(remote, id, &path, generation, now_ms)?;
+            self.queue_put_to(remote, id, path, generation, now_ms)?;
         }
         Ok(generation)
     }

@@ -53,9 +53,9 @@ pub fn put_of(c: &rusqlite::Connection, remote: RemoteId, id: NodeId) -> Result<
 }
 
 impl Writer {
-    /// The places that the node's uploads have in the queue.
-    pub(super) fn places(&self, id: NodeId) -> Result<Vec<(RemoteId, i64)>> {
-        let query = "SELECT remote, id FROM outbox WHERE node = ?1";
+    /// The node's uploads are no more. Returns the places that they had in the queue.
+    pub(super) fn give_up_places(&self, id: NodeId) -> Result<Vec<(RemoteId, i64)>> {
+        let query = "DELETE FROM outbox WHERE node = ?1 RETURNING remote, id";
         node::rows(&self.c, query, [id.0 as i64], |row| {
             Ok((RemoteId(row.get(0).map_err(sql)?), row.get(1).map_err(sql)?))
         })

@@ -194,12 +194,7 @@ impl Overlay {
             if propagate {
                 w.recall(&old)?;
             }
-            let node = w.rename(id, parent, &name, now)?;
-            let is_stored = node.kind == NodeKind::File && node.held != Held::None;
-            if let Some(seen) = seen_now.filter(|_| is_stored) {
-                // A rename changes the ctime that the row remembers.
-                w.saw(id, seen)?;
-            }
+            w.rename_stored(id, parent, &name, seen_now, now)?;
             w.requeue_moved(
                 id,
                 propagate,
