@@ -13,6 +13,7 @@ use crate::beneath::{Mode, OFlags, facts_of};
 use crate::config::Offline;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, NodeKind};
+use crate::object::ByteRange;
 use crate::transfer::commit::seen;
 use crate::transfer::flight::{Flight, Passenger, Stage};
 
@@ -262,20 +263,33 @@ impl Overlay {
         }
         let this = self.clone();
         Answer::later(async move {
-            let flight = match flight.stage() {
-                Stage::Failed(_) => {
-                    let flight = this.fly_again(&handle.node, &flight)?;
-                    flight.ask(&(offset..end));
-                    flight
-                }
-                _ => flight,
-            };
-            let read = this.downloads.read(&flight, offset..end).await;
+            let read = this.read_far(&handle.node, flight, offset..end).await;
             read.map_err(|error| match error.kind().is_away() {
                 true => error,
                 false => this.unreadable(error),
             })
         })
+    }
+
+    /// Waits for bytes that are not here.
+    async fn read_far(
+        &self,
+        open: &OpenNode,
+        mut flight: Arc<Flight>,
+        want: ByteRange,
+    ) -> Result<Bytes> {
+        let mut tries = 0;
+        loop {
+            if matches!(flight.stage(), Stage::Failed(_)) {
+                flight = self.fly_again(open, &flight)?;
+                flight.ask(&want);
+            }
+            match self.downloads.read(&flight, want.clone()).await {
+                // Given up for want of readers just as this one came: it goes on from there.
+                Err(error) if error.kind() == Kind::Cancelled && tries < 3 => tries += 1,
+                read => return read,
+            }
+        }
     }
 
     /// A download that failed does not fail its readers for ever: the next read tries again, for

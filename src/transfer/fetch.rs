@@ -77,11 +77,15 @@ impl Downloads {
         mut front: Option<&mut Front>,
     ) -> Result<()> {
         let mut failed = Error::new(Kind::Offline, "every remote that has the file is away");
+        // Flights last: who was there when it began may be away by now.
+        let is_flying = !matches!(flight.stage(), Stage::Asking);
         for attempt in 0..ATTEMPTS {
+            let mut asked = false;
             for (remote, mut replica) in sources.all() {
-                if attempt > 0 && remote.is_away() {
+                if (attempt > 0 || is_flying) && remote.is_away() {
                     continue;
                 }
+                asked = true;
                 if let Err(error) = self.prove(flight, &remote, &mut replica).await {
                     remote.heard(&error);
                     failed = error;
@@ -110,7 +114,7 @@ impl Downloads {
                     },
                 }
             }
-            if !failed.kind().is_transient() {
+            if !asked || !failed.kind().is_transient() {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(50 << attempt)).await;

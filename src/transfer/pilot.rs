@@ -128,13 +128,13 @@ impl Pilot {
     async fn begin(&mut self) -> Result<()> {
         let name = self.flight.node.name.as_ref();
         let name = name.map(|name| name.as_bytes()).unwrap_or_default();
-        let mut first = plan::first_ask(name, self.flight.size());
+        let mut first = match self.is_whole_wanted() {
+            true => 0..self.flight.size().min(plan::BLOCK),
+            false => plan::first_ask(name, self.flight.size()),
+        };
         if self.flight.partial.holes(first.clone()).is_empty() {
+            // Of what is here, that it is still there.
             first = 0..0;
-        }
-        if self.is_whole_wanted() && !first.is_empty() {
-            first.end = self.flight.size().min(plan::BLOCK);
-            first.start = 0;
         }
         let brought = self
             .downloads
@@ -209,10 +209,11 @@ impl Pilot {
         }
         brought?;
         self.unsaved += length;
-        if self.unsaved >= CHECKPOINT {
+        if self.unsaved >= 4 * CHECKPOINT {
             self.save();
         }
-        if self.is_whole_wanted() {
+        // Without a hash to compare with, nobody waits for it.
+        if self.is_whole_wanted() && self.flight.sha256().is_some() {
             self.follower.follow(&self.flight).await?;
         }
         Ok(())

@@ -175,3 +175,17 @@ async fn p9_what_is_read_forward_comes_by_several_requests() {
     passenger.ask(&(55 * MIB..56 * MIB));
     until(|| lab.memory(0).calls(Op::Get) >= before + 3).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_remote_that_went_away_is_not_waited_for() {
+    let lab = Lab::new(1);
+    let node = lab.listed(0, "a.bin", &bytes_of(BIG));
+    let passenger = boarded(&lab, &node).await;
+    lab.mount.0[0].went_away(&crate::error::Error::new(Kind::Offline, "cut"));
+    let calls = lab.memory(0).all_calls();
+    let began = std::time::Instant::now();
+    let failed = read(&lab, &passenger, 10 * MIB..11 * MIB).await;
+    assert_eq!(failed.unwrap_err().kind(), Kind::Offline);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(lab.memory(0).all_calls(), calls);
+}
