@@ -32,6 +32,8 @@ mod measure;
 mod million;
 #[path = "mount/peers.rs"]
 mod peers;
+#[path = "../tests/common/python.rs"]
+mod python;
 #[path = "mount/report.rs"]
 mod report;
 #[path = "../tests/common/s3.rs"]
@@ -58,7 +60,7 @@ const MEAN: usize = 103_000;
 /// Each part of the work, by its name.
 type Part = (&'static str, fn(&Bench, &mut Report));
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     ("metadata", held::metadata),
     ("files", held::files),
     ("large", held::large),
@@ -67,12 +69,12 @@ const PARTS: [Part; 9] = [
     ("news", lan::news),
     ("bucket", bucket::small),
     ("bucket-large", bucket::large),
+    ("bucket-table", bucket::table),
     ("entries", million::entries),
 ];
 
 /// What of the table has no row yet.
-const NOT_YET: [&str; 3] = [
-    "two columns of 40 from a 200 MB remote parquet file: bytes moved, round trips to the first row",
+const NOT_YET: [&str; 2] = [
     "mountpoint-s3: not in the registries that the benchmark installs from",
     "s3fs where what is there is held: it is a peer in the rows of the S3 store only",
 ];

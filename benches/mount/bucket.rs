@@ -1,11 +1,15 @@
 //! A store that speaks S3 and takes 43 ms to begin each answer.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::Bench;
 use crate::common::bytes;
 use crate::measure::{files, reads, sequential};
 use crate::peers::{rclone_s3, s3fs};
+use crate::python::python;
 use crate::report::{LARDER, PEER, Report, Row, Unit};
 use crate::s3::{Habits, S3Server};
 use crate::systems::{System, fresh_larder};
@@ -15,6 +19,11 @@ const FILES: usize = 400;
 const DIRS: usize = 8;
 const SMALL: &str = "small";
 const LARGE: &str = "large";
+
+/// Of the table: rows, and a store that is so slow to answer that its answers can be counted.
+const ROWS: &str = "655360";
+const SLOW: Duration = Duration::from_millis(500);
+const TABLE: &str = "table";
 
 /// A store with objects already in it.
 fn store() -> S3Server {
@@ -77,4 +86,53 @@ pub fn large(bench: &Bench, report: &mut Report) {
         });
     }
     report.push(row);
+}
+
+/// What `tests/apps/columns.py` prints.
+fn columns(words: &[&str]) -> f64 {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/columns.py");
+    let output = Command::new(python())
+        .arg("-B")
+        .arg(program)
+        .args(words)
+        .output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {said}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    printed.trim().parse().unwrap()
+}
+
+/// Two columns of forty.
+pub fn table(bench: &Bench, report: &mut Report) {
+    let work = "two columns of 40 from a 200 MB Parquet file in an S3 store";
+    let times = format!("{work}: bytes sent, of those that columns and footer are");
+    let mut bytes = Row::new(times, Unit::Times).below(1.15);
+    let mut trips = Row::new("the same: round trips until they are there", Unit::Count).below(3.0);
+    let made = bench.lab.path("table.parquet");
+    let needed = columns(&["make", made.to_str().unwrap(), ROWS]);
+    let store = S3Server::start(Habits::default());
+    store.place(&format!("{TABLE}/table.parquet"), fs::read(&made).unwrap());
+    for system in all(bench, &store, TABLE, 1) {
+        report.tried(&system.name, |_| {
+            for reader in ["pyarrow", "polars", "duckdb"] {
+                let who = match reader {
+                    "pyarrow" => system.name.clone(),
+                    other => format!("{} with {other}", system.name),
+                };
+                let mounted = system.mount();
+                let at = mounted.at.join("table.parquet");
+                assert!(at.exists());
+                let before = store.sent();
+                store.set(|habits| habits.delay = SLOW);
+                let took = columns(&["time", reader, at.to_str().unwrap()]);
+                store.set(|habits| habits.delay = Duration::ZERO);
+                drop(mounted);
+                bytes.add(&who, (store.sent() - before) as f64 / needed);
+                trips.add(&who, (took / SLOW.as_secs_f64()).floor());
+            }
+        });
+    }
+    report.push(bytes);
+    report.push(trips);
 }

@@ -16,6 +16,10 @@ pub enum Unit {
     Seconds,
     Millis,
     Mib,
+    /// So many times something else.
+    Times,
+    /// So many of something.
+    Count,
 }
 
 impl Unit {
@@ -28,6 +32,8 @@ impl Unit {
             Unit::Seconds => format!("{value:.2} s"),
             Unit::Millis => format!("{value:.2} ms"),
             Unit::Mib => format!("{value:.0} MiB"),
+            Unit::Times => format!("{value:.2} ×"),
+            Unit::Count => format!("{value:.0}"),
         }
     }
 

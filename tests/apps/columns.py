@@ -2,10 +2,12 @@
 
     columns.py make FILE ROWS          makes it; prints how many bytes the two columns and the footer are
     columns.py read READER FILE        reads the two with one reader, and prints the sum of both
+    columns.py time READER FILE        the same, and prints the seconds until they were there
 """
 
 import struct
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -62,4 +64,6 @@ if __name__ == "__main__":
         make(*words)
     else:
         reader, path = words
-        print(round({f.__name__: f for f in (pyarrow, mapped, pandas, polars, duckdb)}[reader](path), 3))
+        begun = time.monotonic()
+        found = {f.__name__: f for f in (pyarrow, mapped, pandas, polars, duckdb)}[reader](path)
+        print(time.monotonic() - begun if verb == "time" else round(found, 3))

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -122,6 +123,8 @@ struct State {
     busy: u64,
     busiest: u64,
     numbered: u64,
+    /// Bytes of objects that were sent.
+    sent: Arc<AtomicU64>,
 }
 
 /// See the module. Stops when it is dropped.
@@ -213,6 +216,11 @@ impl S3Server {
     /// How often it was asked at all.
     pub fn requests(&self) -> u64 {
         self.store.state().counts.values().sum()
+    }
+
+    /// How many bytes of objects it has sent.
+    pub fn sent(&self) -> u64 {
+        self.store.state().sent.load(Ordering::SeqCst)
     }
 
     /// The most requests that were ever answered at a time.
@@ -533,8 +541,12 @@ impl S3 for Store {
             .step_by(64 << 10)
             .map(|at| Ok::<_, std::io::Error>(bytes.slice(at..bytes.len().min(at + (64 << 10)))))
             .collect();
+        let sent = state.sent.clone();
+        let pieces = futures_util::stream::iter(pieces).inspect_ok(move |piece: &Bytes| {
+            sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        });
         Ok(S3Response::new(GetObjectOutput {
-            body: Some(StreamingBlob::wrap(futures_util::stream::iter(pieces))),
+            body: Some(StreamingBlob::wrap(pieces)),
             content_length: Some(length),
             content_range,
             e_tag: etag(stored),
