@@ -107,7 +107,7 @@ impl Overlay {
     fn check_absent(&self, parent: NodeId, name: &Name) -> Result<()> {
         match self
             .index
-            .read(|c| rows::child(c, parent, name.as_bytes()))?
+            .glance(|c| rows::child(c, parent, name.as_bytes()))?
         {
             Some(_) => Err(Error::new(Kind::Exists, "exists already")),
             None => Ok(()),

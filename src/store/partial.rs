@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -70,6 +71,8 @@ pub struct Partial {
     have: Mutex<RangeSet>,
     /// What was saved last; held while saving.
     saved: Mutex<RangeSet>,
+    /// Whether there may be a saved set on the disk, whatever it says.
+    is_saved: AtomicBool,
 }
 
 /// The files of one download.
@@ -102,9 +105,10 @@ impl Store {
         } else {
             // Before the length fits: a set left by an earlier file must not come to life.
             remove(&self.partial, &names.have)?;
-            file.set_len(0)
-                .and_then(|()| file.set_len(size))
-                .about(id)?;
+            if facts.size > 0 {
+                file.set_len(0).about(id)?;
+            }
+            file.set_len(size).about(id)?;
             RangeSet::new()
         };
         Ok(Partial {
@@ -114,6 +118,7 @@ impl Store {
             ino: facts.ino,
             size,
             saved: Mutex::new(have.clone()),
+            is_saved: AtomicBool::new(facts.size == size),
             have: Mutex::new(have),
         })
     }
@@ -242,6 +247,7 @@ impl Partial {
             return Ok(());
         }
         self.file.sync_data().about(&self.names.data)?;
+        self.is_saved.store(true, Ordering::SeqCst);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let mut next = self
             .dir
@@ -266,7 +272,9 @@ impl Partial {
         // All of it, not only the data: a lost mtime would look like a change made here.
         self.file.sync_all().about(to)?;
         let facts = store.place(&self.dir, &self.names.data, to)?;
-        remove(&self.dir, &self.names.have)?;
+        if self.is_saved.load(Ordering::SeqCst) {
+            remove(&self.dir, &self.names.have)?;
+        }
         Ok(facts)
     }
 

@@ -49,7 +49,7 @@ impl Downloads {
     /// The remotes that have these bytes and are not known to be away, in order; behind them
     /// those that may have them, and have to be asked first.
     pub(super) fn sources(&self, node: &Node) -> Result<Vec<(Arc<Remote>, Replica)>> {
-        let replicas = self.commit.index.read(|c| rows::replicas(c, node.id))?;
+        let replicas = self.commit.index.glance(|c| rows::replicas(c, node.id))?;
         let (sure, rest): (Vec<_>, Vec<_>) = replicas
             .into_iter()
             .partition(|replica| replica.matches(node));
