@@ -138,6 +138,8 @@ fn what_is_nearer_is_asked_first_and_the_bucket_gets_what_is_written() {
     put(&near.join(SPY), b"bars");
     let url = format!("file://{}?rate=50MiB&requests=4", near.display());
     let mount = mount(&lab, &environment(&server, &[]), &["--remote", &url]);
+    // Whoever was listed first is asked until the other was.
+    mount.sync();
     assert_eq!(fs::read(mount.path(SPY)).unwrap(), b"bars");
     assert_eq!(server.count(Op::Get), 0);
     assert_eq!(fs::read(mount.path("far.parquet")).unwrap(), b"far");
