@@ -2,8 +2,9 @@
 //!
 //! Compiled in always, so that what is tested is what is shipped; armed only by the
 //! environment: `LARDER_CRASH_AT=NAME`, or `NAME:3` for the third time that the place is
-//! reached. `NAME:slow` lingers there every time instead, so that others come in between. Unarmed, a place costs one relaxed load. Dying is `abort`: no destructor, no
-//! flush, nothing but what the kernel has already been given.
+//! reached. `NAME:slow` lingers there every time instead, so that others come in between.
+//! Unarmed, a place costs one relaxed load. Dying is `abort`: no destructor, no flush,
+//! nothing but what the kernel has already been given.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -374,26 +374,22 @@ impl Writer {
     }
 
     /// Gives a node another name. What had the name before is deleted here, its replicas
-    /// becoming what the moved file will replace.
-    pub fn rename(&mut self, id: NodeId, parent: NodeId, name: &Name, now_ns: i64) -> Result<Node> {
-        self.rename_stored(id, parent, name, None, now_ns)
-    }
-
-    /// The same, and what a stored file looks like since: a rename changes the ctime that the row remembers.
-    pub fn rename_stored(
+    /// becoming what the moved file will replace. `seen`: what a stored file looks like since, for
+    /// a rename changes the ctime that the row remembers.
+    pub fn rename(
         &mut self,
         id: NodeId,
         parent: NodeId,
         name: &Name,
         seen: Option<Seen>,
         now_ns: i64,
-    ) -> Result<Node> {
+    ) -> Result<()> {
         let node = self.need(id)?;
         let is_stored = node.kind == NodeKind::File && node.held != Held::None;
         let seen = seen.filter(|_| is_stored);
         if let Some(target) = node::child(&self.c, parent, name.as_bytes())? {
             if target.id == id {
-                return Ok(node);
+                return Ok(());
             }
             self.check_replaceable(&node, &target)?;
             self.drop_node(&target)?;
@@ -414,13 +410,7 @@ impl Writer {
         if node.parent != parent {
             self.touch_dir(parent, now_ns)?;
         }
-        Ok(Node {
-            parent,
-            name: Some(name.clone()),
-            ctime_ns: now_ns,
-            seen: seen.or(node.seen),
-            ..node
-        })
+        Ok(())
     }
 
     fn check_replaceable(&self, node: &Node, target: &Node) -> Result<()> {

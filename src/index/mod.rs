@@ -145,7 +145,8 @@ impl Index {
         result
     }
 
-    /// Edits, on this thread if nobody else is at it, and returns after the commit. Not for tasks: see [`edit_later`](Index::edit_later).
+    /// Edits, on this thread if nobody else is at it, and returns after the commit. Not for tasks:
+    /// see [`edit_later`](Index::edit_later).
     pub fn edit<T: Send + 'static>(
         &self,
         edit: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,

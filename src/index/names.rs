@@ -131,7 +131,7 @@ impl Names {
             .collect()
     }
 
-    /// Reads `dir` if it has no more than `most` names, and more than a few of them are not known.
+    /// Reads `dir`, unless all of it is known, and keeps it if it has no more than `most` names.
     pub fn take_in(&self, c: &Connection, dir: NodeId, most: usize) -> Result<()> {
         let most = most.min(EACH);
         let Some(tick) = self.begin(dir) else {
@@ -307,7 +307,7 @@ pub(super) fn watch(c: &Connection) -> Result<Changed> {
          CREATE TEMP TRIGGER name_moved AFTER UPDATE OF parent, name ON nodes
            BEGIN SELECT name_changed(old.parent, old.name); END;
          CREATE TEMP TRIGGER name_changed AFTER UPDATE OF id, parent, name, kind, size, mtime_ns,
-           ctime_ns, mode, uid, gid, held, origin ON nodes
+           ctime_ns, mode, uid, gid, held ON nodes
            BEGIN SELECT name_changed(new.parent, new.name); END;",
     )
     .map_err(sql)?;

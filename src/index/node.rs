@@ -197,10 +197,21 @@ impl Held {
     }
 }
 
+fn int(row: &Row<'_>, at: usize) -> Result<i64> {
+    row.get(at).map_err(sql)
+}
+
+fn optional(row: &Row<'_>, at: usize) -> Result<Option<i64>> {
+    row.get(at).map_err(sql)
+}
+
+/// A user's or a group's number.
+fn owner(row: &Row<'_>, at: usize) -> Result<Option<u32>> {
+    Ok(optional(row, at)?.map(|n| n as u32))
+}
+
 /// Reads a row of `select_node!`.
 pub(super) fn node_of(row: &Row<'_>) -> Result<Node> {
-    let get_i = |i: usize| row.get::<_, i64>(i).map_err(sql);
-    let get_o = |i: usize| row.get::<_, Option<i64>>(i).map_err(sql);
     let name = row
         .get_ref(2)
         .map_err(sql)?
@@ -216,7 +227,12 @@ pub(super) fn node_of(row: &Row<'_>) -> Result<Node> {
         .map_err(sql)?
         .as_str_or_null()
         .map_err(|_| corrupt("version"))?;
-    let seen = match (get_o(14)?, get_o(15)?, get_o(16)?, get_o(17)?) {
+    let seen = match (
+        optional(row, 14)?,
+        optional(row, 15)?,
+        optional(row, 16)?,
+        optional(row, 17)?,
+    ) {
         (Some(size), Some(mtime_ns), Some(ino), Some(ctime_ns)) => Some(Seen {
             size: size as u64,
             mtime_ns,
@@ -226,38 +242,38 @@ pub(super) fn node_of(row: &Row<'_>) -> Result<Node> {
         _ => None,
     };
     Ok(Node {
-        id: NodeId(get_i(0)? as u64),
-        parent: NodeId(get_i(1)? as u64),
+        id: NodeId(int(row, 0)? as u64),
+        parent: NodeId(int(row, 1)? as u64),
         name: if name.is_empty() {
             None
         } else {
             Some(Name::new(name)?)
         },
-        kind: kind_of(get_i(3)?)?,
-        size: get_i(4)? as u64,
-        mtime_ns: get_i(5)?,
-        ctime_ns: get_i(6)?,
-        mode: get_i(7)? as u32,
-        uid: get_o(8)?.map(|n| n as u32),
-        gid: get_o(9)?.map(|n| n as u32),
+        kind: kind_of(int(row, 3)?)?,
+        size: int(row, 4)? as u64,
+        mtime_ns: int(row, 5)?,
+        ctime_ns: int(row, 6)?,
+        mode: int(row, 7)? as u32,
+        uid: owner(row, 8)?,
+        gid: owner(row, 9)?,
         sha256: sha.map(Sha256::from_slice).transpose()?,
-        origin: match (get_o(11)?, version) {
+        origin: match (optional(row, 11)?, version) {
             (Some(remote), Some(version)) => {
                 Some((RemoteId(remote as u32), Version::new(version)?))
             }
             _ => None,
         },
-        held: held_of(get_i(13)?)?,
+        held: held_of(int(row, 13)?)?,
         seen,
-        dirty: get_i(18)? as u64,
-        writing: match get_i(19)? {
+        dirty: int(row, 18)? as u64,
+        writing: match int(row, 19)? {
             0 => Writing::No,
             1 => Writing::Open,
             2 => Writing::Torn,
             _ => return Err(corrupt("writing")),
         },
-        touched: get_i(20)? != 0,
-        pinned: get_i(21)? != 0,
+        touched: int(row, 20)? != 0,
+        pinned: int(row, 21)? != 0,
     })
 }
 
@@ -271,18 +287,16 @@ fn held_of(n: i64) -> Result<Held> {
 }
 
 fn entry_of(row: &Row<'_>) -> Result<Entry> {
-    let get_i = |i: usize| row.get::<_, i64>(i).map_err(sql);
-    let get_o = |i: usize| row.get::<_, Option<i64>>(i).map_err(sql);
     Ok(Entry {
-        id: NodeId(get_i(1)? as u64),
-        kind: kind_of(get_i(2)?)?,
-        held: held_of(get_i(3)?)?,
-        size: get_i(4)? as u64,
-        mtime_ns: get_i(5)?,
-        ctime_ns: get_i(6)?,
-        mode: get_i(7)? as u32,
-        uid: get_o(8)?.map(|n| n as u32),
-        gid: get_o(9)?.map(|n| n as u32),
+        id: NodeId(int(row, 1)? as u64),
+        kind: kind_of(int(row, 2)?)?,
+        held: held_of(int(row, 3)?)?,
+        size: int(row, 4)? as u64,
+        mtime_ns: int(row, 5)?,
+        ctime_ns: int(row, 6)?,
+        mode: int(row, 7)? as u32,
+        uid: owner(row, 8)?,
+        gid: owner(row, 9)?,
     })
 }
 

@@ -163,7 +163,7 @@ impl Lab {
     fn rename(&self, from: &str, to: &str, propagate: bool) {
         let (id, to) = (self.id(from), name(to));
         self.edit(move |w| {
-            w.rename(id, ROOT, &to, NOW)?;
+            w.rename(id, ROOT, &to, None, NOW)?;
             w.requeue_moved(id, propagate, &|_| false, NOW_MS)
         });
     }

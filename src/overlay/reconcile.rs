@@ -99,7 +99,7 @@ impl Overlay {
         }
         let _paths = self.commit.paths_stay();
         let _node = self.commit.hold(dir);
-        if self.is_reconciled(dir) {
+        if self.is_compared(dir) {
             return Ok(());
         }
         self.reconcile(dir)?;
@@ -115,12 +115,11 @@ impl Overlay {
 
     /// Whether the directory was compared since the start.
     pub(super) fn is_compared(&self, dir: NodeId) -> bool {
-        self.all_reconciled.load(Ordering::Acquire) || self.is_reconciled(dir)
-    }
-
-    fn is_reconciled(&self, dir: NodeId) -> bool {
-        self.reconciled
-            .lock()
+        if self.all_reconciled.load(Ordering::Acquire) {
+            return true;
+        }
+        let reconciled = self.reconciled.lock();
+        reconciled
             .unwrap_or_else(PoisonError::into_inner)
             .contains(&dir)
     }

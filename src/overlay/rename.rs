@@ -2,9 +2,10 @@
 //!
 //! The tree changes in one step, the rows after it. A rename that is killed between is carried
 //! through by the next start. Where the comparison of the folder would do that by itself,
-//! nothing is noted for it: a file without a version at any remote is gone from its old name and
-//! found under the new one, and that is the way of `tmp + rename`. Anything else is noted first,
-//! for its old name would show what a remote has of it, which may be older (promise P3).
+//! nothing is noted for it: a file without a version at any remote, and nothing sent under its name
+//! that was not answered, is gone from its old name and found under the new one, and that is the way
+//! of `tmp + rename`. Anything else is noted first, for its old name would show what a remote has of
+//! it, which may be older (promise P3), or forget whose that is (promise P5).
 
 use super::Overlay;
 use super::remove::Removal;
@@ -194,7 +195,7 @@ impl Overlay {
             if propagate {
                 w.recall(&old)?;
             }
-            w.rename_stored(id, parent, &name, seen_now, now)?;
+            w.rename(id, parent, &name, seen_now, now)?;
             w.requeue_moved(
                 id,
                 propagate,
@@ -277,8 +278,7 @@ impl Overlay {
             NodeKind::File => {
                 self.uploads.is_uploading(node.id)
                     || self.index.glance(|c| {
-                        Ok(!rows::replicas(c, node.id)?.is_empty()
-                            || outbox::is_unanswered(c, old)?)
+                        Ok(rows::has_replicas(c, node.id)? || outbox::is_unanswered(c, old)?)
                     })?
             }
         })

@@ -178,10 +178,9 @@ impl Commit {
         let queued = self
             .index
             .read(|c| crate::index::outbox::is_queued(c, id))?;
-        let has_remote = !self
+        let has_remote = self
             .index
-            .read(|c| crate::index::node::replicas(c, id))?
-            .is_empty();
+            .read(|c| crate::index::node::has_replicas(c, id))?;
         if node.dirty != 0 || node.pinned || queued || !has_remote || !may() {
             return Ok(false);
         }

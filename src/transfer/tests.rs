@@ -549,7 +549,7 @@ async fn p5_what_is_about_to_be_replaced_is_fetched_first_for_the_file_that_move
     lab.commit
         .index
         .edit(move |w| {
-            w.rename(node.id, ROOT, &to, 1)?;
+            w.rename(node.id, ROOT, &to, None, 1)?;
             w.requeue_moved(node.id, true, &|_| false, 1)
         })
         .unwrap();
@@ -660,7 +660,7 @@ async fn p4_a_renamed_file_keeps_its_place_before_a_sidecar() {
     lab.commit
         .index
         .edit(move |w| {
-            w.rename(id, ROOT, &to, 1)?;
+            w.rename(id, ROOT, &to, None, 1)?;
             w.requeue_moved(id, false, &|_| false, 1)
         })
         .unwrap();

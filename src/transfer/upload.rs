@@ -123,7 +123,7 @@ impl Uploads {
         burst.and_then(|burst| burst.wait(Instant::now()))
     }
 
-    /// Something may be ready: a remote came back, an upload ended.
+    /// Something may be ready: a remote came back, an upload ended, a file was removed.
     pub fn kick(&self) {
         self.kick.notify_one();
     }
