@@ -39,6 +39,7 @@ use crate::legacy::NAME as INDEX;
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
 use crate::secret::Secret;
+use crate::wire::REVISION_HEADER;
 
 /// See the module. Cloning shares everything.
 #[derive(Clone)]
@@ -111,7 +112,11 @@ impl Inner {
     }
 
     async fn ask(&self, request: RequestBuilder) -> Result<Response> {
-        ask(request, self.times.answer).await
+        let response = ask(request, self.times.answer).await?;
+        match response.headers().contains_key(REVISION_HEADER) {
+            true => Err(answer::a_larder()),
+            false => Ok(response),
+        }
     }
 
     async fn refused(&self, response: Response) -> Error {

@@ -75,6 +75,26 @@ async fn p1_ranges_and_what_lies_beyond_the_end() {
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
+/// It speaks this language too, and calls its versions otherwise: a file must not seem to have
+/// changed once for each of the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_larder_in_its_place_is_told_by_its_first_answer() {
+    let lab = Lab::new();
+    put(&lab.path("original/a.bin"), b"hello");
+    let server = Original::start(&lab, &[]);
+    let client = client(&server.url);
+    assert!(client.head(&key("a.bin")).await.unwrap().is_some());
+    let port = server.port().to_owned();
+    server.stop();
+    let _larder = lab.serve_at("original", &port, &[]);
+    let looked = client.head(&key("a.bin")).await.unwrap_err();
+    let got = client.get(&key("a.bin"), None, None).await.map(drop);
+    assert_eq!(
+        (looked.kind(), got.unwrap_err().kind()),
+        (Kind::Offline, Kind::Offline)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p8_a_file_that_changes_between_its_parts_is_stale() {
     let lab = Lab::new();

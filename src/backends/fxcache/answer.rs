@@ -49,6 +49,13 @@ pub(super) fn somebody_else() -> Error {
     Error::new(Kind::Io, why)
 }
 
+/// A larder has taken the place of the server that was spoken to. It speaks this language too, but
+/// its versions have other names: whoever mixes the two sees every file change twice.
+pub(super) fn a_larder() -> Error {
+    let why = "a larder answers now where an FXCACHE server did; it is connected to anew";
+    Error::new(Kind::Offline, why)
+}
+
 pub(super) async fn health(response: Response, stall: Duration) -> Result<Health> {
     let health: Health = json(response, stall).await.map_err(|e| {
         if e.kind().is_away() {
