@@ -56,12 +56,24 @@ pub enum Request {
     Unmount { wait: bool },
     /// The versions that were set aside, and what killed writers left.
     Conflicts,
+    /// Both versions of one conflict, side by side.
+    Conflict { which: WhichConflict },
     /// Settle one conflict.
-    Settle { id: u64, keep: Keep },
+    Settle { which: WhichConflict, keep: Keep },
     /// Remove what killed writers left unfinished.
     DropUnfinished,
     /// Show again what was deleted here, at `path` and beneath it.
     Restore { path: String },
+}
+
+/// How a conflict is named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhichConflict {
+    /// By its number.
+    Id(u64),
+    /// By its path, if that has no other.
+    Path(String),
 }
 
 /// Whose version of a conflict keeps the path.
@@ -98,6 +110,7 @@ pub enum Answer {
         conflicts: Vec<ConflictStatus>,
         orphans: Vec<OrphanStatus>,
     },
+    Conflict(Box<ConflictDetail>),
     Done(Report),
 }
 
@@ -253,6 +266,39 @@ pub struct ConflictStatus {
     pub remote: String,
     pub at_ms: i64,
     pub size: u64,
+}
+
+/// Both versions of a conflict.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictDetail {
+    pub conflict: ConflictStatus,
+    /// What was written here, and kept aside.
+    pub mine: VersionStatus,
+    /// What the path shows; none if there is no such file any more.
+    pub theirs: Option<VersionStatus>,
+    /// Whether they have the same bytes, where that can be told.
+    pub equal: Option<bool>,
+    /// The first byte that differs, where both could be read.
+    pub first_difference: Option<u64>,
+    /// From theirs to mine, line by line, where both are short texts.
+    pub diff: Option<String>,
+    /// Why theirs could not be read.
+    pub unread: Option<String>,
+}
+
+/// One version of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// Who made it: `this machine`, or the remote that it is from.
+    pub by: String,
+    pub size: u64,
+    pub mtime_ns: i64,
+    /// In hexadecimal, where it is known.
+    pub sha256: Option<String>,
+    /// The remote's own name for it.
+    pub version: Option<String>,
+    /// Whether its bytes are in the store.
+    pub held: bool,
 }
 
 /// What a killed writer left.

@@ -6,9 +6,11 @@
 //! then the background; the index last. A kill at any point is a clean end for the data.
 
 mod answer;
+mod conflicts;
 mod guard;
 mod status;
 mod tiers;
+mod unmounted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use crate::sync::times::Times;
 
 pub use crate::fs::mounts::{MountEntry, detach_dead, mounts};
 pub use tiers::{Tier, tiers};
+pub use unmounted::{ask_folder, store_above};
 
 /// How long the background may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -21,6 +21,8 @@ mod killed_writers;
 mod ledger;
 #[path = "crash/points.rs"]
 mod points;
+#[path = "crash/points_of_conflicts.rs"]
+mod points_of_conflicts;
 #[path = "crash/power.rs"]
 mod power;
 #[path = "crash/random.rs"]

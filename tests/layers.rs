@@ -57,6 +57,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["server/"]),
     ("rustls", &["server/", "backends/http.rs", "backends/http/"]),
     ("notify", &["server/watch.rs"]),
+    ("similar", &["overlay/compare.rs"]),
     ("clap", &["cli.rs", "cli/"]),
     ("indicatif", &["cli/show.rs"]),
     ("jiff", &["cli/show.rs", "server/fxcache/answer.rs"]),

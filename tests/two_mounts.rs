@@ -176,6 +176,143 @@ fn p5_both_versions_exist_after_both_wrote() {
     );
 }
 
+/// What a verb on conflicts printed. Errors are what it complained of.
+fn conflict(lab: &Lab, words: &[&str]) -> Result<String, String> {
+    let output = lab.run([&["conflicts"], words].concat());
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+#[test]
+fn p5_both_versions_are_shown_side_by_side_and_ours_can_take_the_path_back() {
+    let lab = Lab::new();
+    let (ours, theirs) = (b"one\nmine\nthree\n", b"one\ntheirs\nthree\n");
+    let (server, _wire, a, b) = parted(&lab, &[], [ours, b"b2"], [theirs, b"from a 2"]);
+    let path = b.path("same.bin").display().to_string();
+    let text = conflict(&lab, &["show", &path]).unwrap();
+    for part in [
+        "15 bytes",
+        "17 bytes",
+        "this machine",
+        "-theirs",
+        "+mine",
+        "keep-mine",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let json = conflict(
+        &lab,
+        &[
+            "show",
+            "same.bin",
+            "--mount",
+            b.at.to_str().unwrap(),
+            "--json",
+        ],
+    );
+    let json: Value = serde_json::from_str(&json.unwrap()).unwrap();
+    assert_eq!(json["equal"], false);
+    assert_eq!(json["first_difference"], 4);
+    assert_eq!(
+        (&json["mine"]["size"], &json["theirs"]["size"]),
+        (&15.into(), &17.into())
+    );
+    assert_eq!(json["mine"]["sha256"].as_str().unwrap().len(), 64);
+    // What was written here since would be lost by taking ours back: it is refused.
+    let file = File::create(b.path("same.bin")).unwrap();
+    let busy = conflict(&lab, &["keep-mine", &path]).unwrap_err();
+    assert!(
+        busy.contains("open for writing") && busy.lines().count() == 1,
+        "{busy}"
+    );
+    drop(file);
+    fs::write(b.path("same.bin"), theirs).unwrap();
+    b.flush();
+    assert!(
+        conflict(&lab, &["keep-mine", &path])
+            .unwrap()
+            .contains("goes up")
+    );
+    assert_eq!(fs::read(b.path("same.bin")).unwrap(), ours);
+    b.flush();
+    assert_eq!(fs::read(server.root.join("same.bin")).unwrap(), ours);
+    within(FRESH, "the other sees it", || {
+        has(&a.path("same.bin"), ours)
+    });
+    let again = conflict(&lab, &["keep-mine", &path]).unwrap_err();
+    assert!(again.contains("no such conflict"), "{again}");
+    // The other one, whose file was deleted here meanwhile, comes back where it was.
+    fs::remove_file(b.path("new.bin")).unwrap();
+    assert!(conflict(&lab, &["keep-mine", b.path("new.bin").to_str().unwrap()]).is_ok());
+    b.flush();
+    assert_eq!(fs::read(server.root.join("new.bin")).unwrap(), b"b2");
+    assert!(conflicts(&b).is_empty());
+    let at = b.unmount();
+    for ours in ["conflicts", "orphans", "staged"] {
+        assert_eq!(
+            fs::read_dir(at.join(".larder").join(ours)).unwrap().count(),
+            0
+        );
+    }
+}
+
+#[test]
+fn p5_a_third_version_is_not_overwritten_by_keeping_ours() {
+    let lab = Lab::new();
+    let (server, wire, a, b) = parted(&lab, &[], [b"b1", b"b2"], [b"from a 1", b"from a 2"]);
+    let path = b.path("same.bin").display().to_string();
+    assert_eq!(fs::read(&path).unwrap(), b"from a 1");
+    wire.cut();
+    eventually("b knows that it is alone", || state(&b) == "away");
+    fs::write(a.path("same.bin"), b"a third one").unwrap();
+    a.flush();
+    conflict(&lab, &["keep-mine", &path]).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"b1");
+    wire.open();
+    eventually("b is back", || state(&b) == "online");
+    b.flush();
+    assert_eq!(
+        fs::read(server.root.join("same.bin")).unwrap(),
+        b"a third one"
+    );
+    within(FRESH, "the third one is shown", || {
+        has(Path::new(&path), b"a third one")
+    });
+    let ours = conflicts(&b);
+    let ours = ours.iter().find(|c| c["path"] == "same.bin").unwrap();
+    let kept = b.unmount().join(ours["kept_at"].as_str().unwrap());
+    assert_eq!(fs::read(kept).unwrap(), b"b1");
+}
+
+#[test]
+fn p5_conflicts_are_settled_in_a_folder_that_is_not_mounted() {
+    let lab = Lab::new();
+    let (server, wire, _a, b) = parted(&lab, &[], [b"b1", b"b2"], [b"from a 1", b"from a 2"]);
+    let at = b.unmount();
+    let folder = at.to_str().unwrap();
+    let list: Value =
+        serde_json::from_str(&conflict(&lab, &["list", folder, "--json"]).unwrap()).unwrap();
+    assert_eq!(list["conflicts"].as_array().unwrap().len(), 2);
+    let text = conflict(&lab, &["show", at.join("same.bin").to_str().unwrap()]).unwrap();
+    assert!(text.contains("keep-theirs"), "{text}");
+    conflict(&lab, &["keep-theirs", at.join("new.bin").to_str().unwrap()]).unwrap();
+    conflict(&lab, &["keep-mine", "same.bin", "--mount", folder]).unwrap();
+    assert_eq!(fs::read(at.join("same.bin")).unwrap(), b"b1");
+    assert_eq!(
+        fs::read_dir(at.join(".larder/conflicts")).unwrap().count(),
+        0
+    );
+    // It goes up with the next mount.
+    let b = listed(&lab, "b", &["--remote", &wire.url, "--upload"]);
+    b.flush();
+    assert!(conflicts(&b).is_empty());
+    assert_eq!(fs::read(server.root.join("same.bin")).unwrap(), b"b1");
+    assert_eq!(fs::read(server.root.join("new.bin")).unwrap(), b"from a 2");
+    assert_eq!(fs::read(b.path("new.bin")).unwrap(), b"from a 2");
+}
+
 #[test]
 fn p5_kept_versions_are_files_in_the_folder() {
     let lab = Lab::new();

@@ -51,6 +51,73 @@ pub fn tell(report: &Report, json: bool) -> Result<Outcome> {
     })
 }
 
+/// Whoever answers for a folder: the daemon of its mount, or, where it is not mounted, this process.
+pub enum Asked {
+    Mount(Client),
+    Folder(PathBuf),
+}
+
+impl Asked {
+    /// Whoever answers for the mount or the folder at `path`; without one, for the only mount.
+    pub fn at(path: Option<&Path>, context: &Context) -> Result<Asked> {
+        match (mount_at(path, context), path) {
+            (Err(error), Some(path)) if error.kind() == Kind::NotFound => {
+                match daemon::store_above(path)? {
+                    Some((folder, inside)) if inside.is_root() => Ok(Asked::Folder(folder)),
+                    _ => Err(error),
+                }
+            }
+            (found, _) => found.map(Asked::Mount),
+        }
+    }
+
+    /// Whoever answers for the file at `path`, and where it is there. A path that leads nowhere is
+    /// one in the mount or folder at `place`.
+    pub fn of(path: &Path, place: Option<&Path>, context: &Context) -> Result<(Asked, RelPath)> {
+        let missing = match mount_of(path) {
+            Ok((mountpoint, inside)) => {
+                return Ok((Asked::Mount(Client::connect(&mountpoint)?), inside));
+            }
+            Err(error) if error.kind() == Kind::NotFound => error,
+            Err(error) => return Err(error),
+        };
+        if let Some((folder, inside)) = daemon::store_above(path)? {
+            return Ok((Asked::Folder(folder), inside));
+        }
+        if path.is_absolute() {
+            return Err(missing);
+        }
+        let asked = match (Asked::at(place, context), place) {
+            (Err(error), None) if error.kind() == Kind::NotFound => return Err(missing),
+            (asked, _) => asked?,
+        };
+        let inside = RelPath::new(path.as_os_str().as_bytes()).about(path.display())?;
+        Ok((asked, inside))
+    }
+
+    /// Asks, and shows progress on the way.
+    pub fn ask(&mut self, request: &Request) -> Result<Answer> {
+        match self {
+            Asked::Mount(client) => ask(client, request),
+            Asked::Folder(folder) => {
+                let mut meter = Meter::new();
+                let step = &mut |step| meter.step(&step);
+                let (answer, notes) = daemon::ask_folder(folder, request.clone(), step)?;
+                notes.iter().for_each(|note| show::complain(note));
+                Ok(answer)
+            }
+        }
+    }
+
+    /// The report of an order.
+    pub fn order(&mut self, request: &Request) -> Result<Report> {
+        match self.ask(request)? {
+            Answer::Done(report) => Ok(report),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
 /// The mount at `path`; without one, the only one there is, or the one of the profile.
 pub fn mount_at(path: Option<&Path>, context: &Context) -> Result<Client> {
     if let Some(path) = path {

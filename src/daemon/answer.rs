@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Daemon;
+use super::{Daemon, conflicts};
 use crate::backends::remote::Remote;
-use crate::control::{Answer, EntryKind, Handler, Keep, Listed, PAGE, Progress, Report, Request};
+use crate::control::{Answer, EntryKind, Handler, Listed, PAGE, Progress, Report, Request};
 use crate::error::{Error, Kind, Result};
 use crate::fs::mounts::{How, unmount};
-use crate::index::{Node, NodeKind, holding, node as rows, outbox};
+use crate::index::{Node, NodeKind, node as rows, outbox};
 use crate::path::RelPath;
 
 type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
@@ -39,18 +39,16 @@ impl Handler for Daemon {
             Request::Flush { wait } => self.flush(wait, progress).await,
             Request::Evict { paths, all } => self.evict(&paths, all),
             Request::Unmount { wait } => self.unmount(wait, progress).await,
-            Request::Conflicts => Ok(Answer::Conflicts {
-                conflicts: self.conflicts()?,
-                orphans: self.orphans()?,
-            }),
-            Request::Settle { id, keep } => self.settle(id, keep),
-            Request::DropUnfinished => self.drop_unfinished(),
+            Request::Conflicts => conflicts::list(&self.overlay),
+            Request::Conflict { which } => conflicts::show(&self.overlay, which).await,
+            Request::Settle { which, keep } => conflicts::settle(&self.overlay, &which, keep),
+            Request::DropUnfinished => conflicts::drop_unfinished(&self.overlay),
             Request::Restore { path } => self.restore(&path).await,
         }
     }
 }
 
-fn report(text: String, files: u64) -> Answer {
+pub(super) fn report(text: String, files: u64) -> Answer {
     Answer::Done(Report {
         text,
         files,
@@ -65,7 +63,7 @@ fn uploads(n: u64) -> String {
     }
 }
 
-fn parse(path: &str) -> Result<RelPath> {
+pub(super) fn parse(path: &str) -> Result<RelPath> {
     RelPath::decode(path.trim_matches('/')).map_err(|error| error.about(path))
 }
 
@@ -351,44 +349,6 @@ impl Daemon {
             _ => format!("unmounted; {} kept for the next mount", uploads(pending)),
         };
         Ok(report(text, pending))
-    }
-
-    fn drop_unfinished(&self) -> Result<Answer> {
-        let (mut files, mut bytes) = (0, 0);
-        for (name, facts) in self.overlay.store.orphans()? {
-            self.overlay.store.drop_orphan(&name)?;
-            files += 1;
-            bytes += facts.size;
-        }
-        Ok(Answer::Done(Report {
-            text: format!("removed {files} unfinished files"),
-            files,
-            bytes,
-            ..Report::default()
-        }))
-    }
-
-    fn settle(&self, id: u64, keep: Keep) -> Result<Answer> {
-        let number = id as i64;
-        let row = self
-            .overlay
-            .index
-            .read(|c| holding::conflict(c, number))?
-            .ok_or_else(|| Error::new(Kind::NotFound, "no such conflict").about(id))?;
-        let text = match keep {
-            Keep::Theirs => {
-                self.overlay.store.drop_aside(&row.file)?;
-                self.overlay
-                    .index
-                    .edit(move |w| w.conflict_settled(number))?;
-                format!("{}: the remote's version stays, ours is gone", row.path)
-            }
-            Keep::Ours => {
-                self.overlay.take_back(&row)?;
-                format!("{}: our version is back and goes up", row.path)
-            }
-        };
-        Ok(report(text, 1))
     }
 
     async fn restore(&self, path: &str) -> Result<Answer> {

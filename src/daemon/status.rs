@@ -2,15 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Daemon;
+use super::{Daemon, conflicts};
 use crate::backends::Capabilities;
 use crate::backends::remote::{Presence, Remote};
 use crate::control::{
-    Amount, ConflictStatus, LimitsStatus, ListingStatus, OrphanStatus, OutboxStatus, RemoteState,
-    RemoteStatus, Status,
+    Amount, LimitsStatus, ListingStatus, OutboxStatus, RemoteState, RemoteStatus, Status,
 };
 use crate::error::Result;
-use crate::index::{ConflictRow, Operation, RemoteRow, Totals, holding, outbox, remote as facts};
+use crate::index::{Operation, RemoteRow, Totals, holding, outbox, remote as facts};
 use crate::sync::pace;
 
 /// Lines of each list at most.
@@ -43,8 +42,8 @@ impl Daemon {
             hidden: rows.iter().map(|row| row.hidden).sum(),
             outbox: self.outbox(waiting.1)?,
             counts: overlay.metrics.snapshot(),
-            conflicts: self.conflicts()?,
-            orphans: self.orphans()?,
+            conflicts: conflicts::kept(overlay)?,
+            orphans: conflicts::orphans(overlay)?,
             limits: LimitsStatus {
                 max_bytes: limits.max_bytes,
                 max_files: limits.max_files,
@@ -130,35 +129,6 @@ impl Daemon {
                     .and_then(|row| row.last_error),
             },
         })
-    }
-
-    pub(super) fn conflicts(&self) -> Result<Vec<ConflictStatus>> {
-        let rows = self.overlay.index.read(|c| holding::conflicts(c, MOST))?;
-        Ok(rows.into_iter().map(shown).collect())
-    }
-
-    pub(super) fn orphans(&self) -> Result<Vec<OrphanStatus>> {
-        let kept = self.overlay.store.orphans()?;
-        let orphans = kept
-            .into_iter()
-            .take(MOST)
-            .map(|(name, facts)| OrphanStatus {
-                name,
-                size: facts.size,
-                at_ms: facts.ctime_ns / 1_000_000,
-            });
-        Ok(orphans.collect())
-    }
-}
-
-fn shown(row: ConflictRow) -> ConflictStatus {
-    ConflictStatus {
-        id: row.id as u64,
-        path: row.path.encode(),
-        kept_at: format!(".larder/conflicts/{}", row.file),
-        remote: row.remote,
-        at_ms: row.at_ms,
-        size: row.size,
     }
 }
 

@@ -137,27 +137,51 @@ fn doomed_of(row: &rusqlite::Row<'_>) -> Result<Doomed> {
     })
 }
 
+macro_rules! select_conflict {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, path, file, remote, size, mtime_ns, at_ms FROM conflicts ",
+            $rest
+        )
+    };
+}
+
 /// The conflict number `id`.
 pub fn conflict(c: &rusqlite::Connection, id: i64) -> Result<Option<ConflictRow>> {
-    Ok(conflicts(c, usize::MAX >> 1)?
-        .into_iter()
-        .find(|row| row.id == id))
+    Ok(node::rows(c, select_conflict!("WHERE id = ?1"), [id], conflict_of)?.pop())
+}
+
+/// Up to `limit` conflicts of one path, newest first.
+pub fn conflicts_at(
+    c: &rusqlite::Connection,
+    path: &RelPath,
+    limit: usize,
+) -> Result<Vec<ConflictRow>> {
+    let query = select_conflict!("WHERE path = ?1 ORDER BY id DESC LIMIT ?2");
+    node::rows(
+        c,
+        query,
+        params![path.as_bytes(), limit as i64],
+        conflict_of,
+    )
 }
 
 /// Versions of ours that were kept aside, newest first.
 pub fn conflicts(c: &rusqlite::Connection, limit: usize) -> Result<Vec<ConflictRow>> {
-    let query = "SELECT id, path, file, remote, size, mtime_ns, at_ms FROM conflicts ORDER BY id DESC LIMIT ?1";
-    node::rows(c, query, [limit as i64], |row| {
-        let path: Vec<u8> = row.get(1).map_err(sql)?;
-        Ok(ConflictRow {
-            id: row.get(0).map_err(sql)?,
-            path: RelPath::new(&path)?,
-            file: row.get(2).map_err(sql)?,
-            remote: row.get(3).map_err(sql)?,
-            size: row.get::<_, i64>(4).map_err(sql)? as u64,
-            mtime_ns: row.get(5).map_err(sql)?,
-            at_ms: row.get(6).map_err(sql)?,
-        })
+    let query = select_conflict!("ORDER BY id DESC LIMIT ?1");
+    node::rows(c, query, [limit as i64], conflict_of)
+}
+
+fn conflict_of(row: &rusqlite::Row<'_>) -> Result<ConflictRow> {
+    let path: Vec<u8> = row.get(1).map_err(sql)?;
+    Ok(ConflictRow {
+        id: row.get(0).map_err(sql)?,
+        path: RelPath::new(&path)?,
+        file: row.get(2).map_err(sql)?,
+        remote: row.get(3).map_err(sql)?,
+        size: row.get::<_, i64>(4).map_err(sql)? as u64,
+        mtime_ns: row.get(5).map_err(sql)?,
+        at_ms: row.get(6).map_err(sql)?,
     })
 }
 

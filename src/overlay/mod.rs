@@ -7,6 +7,8 @@
 //! that end within a deadline.
 
 mod close;
+mod compare;
+pub mod conflicts;
 pub mod dirs;
 mod elsewhere;
 mod fail;

@@ -107,12 +107,6 @@ impl Overlay {
         Ok(())
     }
 
-    /// Compares a directory once more, for its tree was changed by us. The caller holds the paths.
-    pub(super) fn reconcile_again(&self, dir: NodeId) -> Result<()> {
-        let _node = self.commit.hold(dir);
-        self.reconcile(dir)
-    }
-
     /// Whether the directory was compared since the start.
     pub(super) fn is_compared(&self, dir: NodeId) -> bool {
         if self.all_reconciled.load(Ordering::Acquire) {
@@ -381,7 +375,7 @@ impl Overlay {
 
     /// Whether the stored file was deleted at its remote while it was held: it goes as soon as
     /// somebody gets to it.
-    fn is_doomed(&self, path: &RelPath, facts: &Facts) -> Result<bool> {
+    pub(super) fn is_doomed(&self, path: &RelPath, facts: &Facts) -> Result<bool> {
         let doomed = self.index.read(|c| holding::doomed_at(c, path))?;
         Ok(doomed.is_some_and(|d| {
             (d.size, d.mtime_ns, d.ino) == (facts.size, facts.mtime_ns, facts.ino)

@@ -5,7 +5,7 @@ use super::Overlay;
 use crate::beneath::{Facts, FileKind};
 use crate::crash;
 use crate::error::{Kind, Result};
-use crate::index::{Attrs, Node, NodeId, ROOT, StagedRow, Writing, holding, node as rows};
+use crate::index::{Attrs, Node, NodeId, ROOT, StagedRow, Writing, holding};
 use crate::path::RelPath;
 use crate::store::StagedId;
 use crate::transfer::commit::seen;
@@ -198,88 +198,6 @@ impl Overlay {
         self.note(format!(
             "{path}: was left unfinished while it was changed in place; it is not published until it is written again"
         ));
-        Ok(())
-    }
-
-    /// A version that was being set aside: either it was, or it is where it was.
-    fn recover_conflicts(&self) -> Result<()> {
-        let unnamed: Vec<_> = self
-            .index
-            .read(|c| holding::conflicts(c, PAGE))?
-            .into_iter()
-            .filter(|row| row.file.is_empty())
-            .collect();
-        if unnamed.is_empty() {
-            return Ok(());
-        }
-        let aside = self.store.aside()?;
-        for row in unnamed {
-            let prefix = format!("{:016x}-", row.id);
-            let file = aside
-                .iter()
-                .map(|(name, _)| name)
-                .find(|name| name.starts_with(&prefix))
-                .cloned();
-            let (id, path) = (row.id, row.path.clone());
-            match file {
-                Some(file) => {
-                    self.index.edit(move |w| w.conflict_named(id, &file))?;
-                    self.forget_bytes(&path)?;
-                }
-                None => self.index.edit(move |w| w.conflict_settled(id))?,
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_bytes(&self, path: &RelPath) -> Result<()> {
-        let Some(node) = self.index.read(|c| rows::resolve(c, path))? else {
-            return Ok(());
-        };
-        let (id, now) = (node.id, self.clock.now_ns());
-        match self.store.root().stat(path) {
-            Err(error) if error.kind() == Kind::NotFound => {
-                self.index.edit(move |w| w.not_held(id, now))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Our version of a conflict takes its path back, as a local write on top of the remote's.
-    pub fn take_back(&self, row: &crate::index::ConflictRow) -> Result<()> {
-        self.check_writable()?;
-        let _paths = self.commit.paths_stay();
-        let found = self.index.read(|c| rows::resolve(c, &row.path))?;
-        if found
-            .as_ref()
-            .is_some_and(|n| self.opens.is_being_written(n.id))
-        {
-            return Err(
-                crate::error::Error::new(Kind::Busy, "the file is open for writing")
-                    .about(&row.path),
-            );
-        }
-        let facts = self.store.bring_back(&row.file, &row.path)?;
-        let (number, path) = (row.id, row.path.clone());
-        match found {
-            Some(node) => {
-                self.commit.record_written(node.id, None, &facts, true)?;
-                let id = node.id;
-                // Readers keep the remote's version; the name has another inode from now on.
-                self.index.edit(move |w| {
-                    w.replace_id(id)?;
-                    w.conflict_settled(number)
-                })?;
-            }
-            None => {
-                self.index.edit(move |w| w.conflict_settled(number))?;
-                let parent = path.parent().unwrap_or_default();
-                if let Some(dir) = self.index.read(|c| rows::resolve(c, &parent))? {
-                    self.reconcile_again(dir.id)?;
-                }
-            }
-        }
-        self.uploads.kick();
         Ok(())
     }
 

@@ -72,9 +72,28 @@ impl Store {
             .open_file(&own_path(name)?, OFlags::RDONLY, Mode::empty())
     }
 
-    /// Moves a file that was set aside to a name in the tree, over what is there.
-    pub fn bring_back(&self, name: &str, to: &RelPath) -> Result<Facts> {
-        self.place(&self.conflicts, &own_path(name)?, to)
+    /// Moves a file that was set aside to the files that wait for their name, as number `id`.
+    pub fn stage_aside(&self, name: &str, id: StagedId) -> Result<()> {
+        let (from, to) = (own_path(name)?, own_path(&id.to_string())?);
+        self.conflicts
+            .rename_into(&from, &self.staged, &to, Onto::NoReplace)
+    }
+
+    /// Takes [`stage_aside`](Store::stage_aside) back.
+    pub fn unstage_aside(&self, id: StagedId, name: &str) -> Result<()> {
+        let (from, to) = (own_path(&id.to_string())?, own_path(name)?);
+        self.staged
+            .rename_into(&from, &self.conflicts, &to, Onto::NoReplace)
+    }
+
+    /// Keeps a file that was set aside, and that nobody knows the path of any more, as an orphan;
+    /// returns its name in `orphans/`.
+    pub fn orphan_aside(&self, name: &str) -> Result<String> {
+        let kept = format!("{}-{name}", self.clock.now_ms());
+        let to = vacant(&self.orphans, &kept)?;
+        self.conflicts
+            .rename_into(&own_path(name)?, &self.orphans, &to, Onto::NoReplace)?;
+        Ok(kept)
     }
 
     /// Removes a file that was set aside.

@@ -55,6 +55,11 @@ impl Store {
         Ok(Staged { id, file })
     }
 
+    /// A number for a file that is about to be moved here.
+    pub fn staged_id(&self) -> StagedId {
+        StagedId(self.fresh())
+    }
+
     /// Opens a staged file again, for reading and writing, whatever its mode says.
     pub fn open_staged(&self, id: StagedId) -> Result<File> {
         let path = id.path()?;

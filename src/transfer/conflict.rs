@@ -146,7 +146,14 @@ impl Uploads {
             let now_ms = commit.clock.now_ms();
             let conflict = commit.index.edit(move |w| w.conflict_begins(id, &url, now_ms))?;
             crash::point("conflict.row");
-            let file = commit.store.set_aside(&path, conflict as u64)?;
+            let file = match commit.store.set_aside(&path, conflict as u64) {
+                Ok(file) => file,
+                // It stays where it is, and the next attempt begins a conflict of its own.
+                Err(error) => {
+                    commit.index.edit(move |w| w.conflict_settled(conflict))?;
+                    return Err(error);
+                }
+            };
             crash::point("conflict.aside");
             tracing::warn!(%path, kept = %file, "changed here and at the remote: the remote's version has the path, ours is kept in conflicts");
             commit.index.edit(move |w| {
