@@ -2,7 +2,8 @@
 //!
 //! It turns words into settings and requests, and facts into lines. Exit code 0 means
 //! that all that was asked for was done; 1 that it was not, with one line on standard
-//! error that says what to do; 2 that the words were not understood.
+//! error that says what to do; 2 that the words were not understood, or that `verify` could not
+//! tell (1 is its finding).
 
 mod ask;
 mod background;
@@ -24,6 +25,7 @@ mod show;
 mod status;
 mod sync;
 mod umount;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +65,7 @@ enum Verb {
     Evict(evict::Evict),
     Conflicts(conflicts::Conflicts),
     Restore(restore::Restore),
+    Verify(verify::Verify),
     Serve(Box<serve::Serve>),
     Config(config::Config),
     Doctor(Box<doctor::Doctor>),
@@ -75,6 +78,8 @@ enum Verb {
 enum Outcome {
     Done,
     NotAll,
+    /// It was a question of right or wrong, and could not be answered.
+    Trouble,
 }
 
 /// What every verb is given.
@@ -106,6 +111,7 @@ pub fn run() -> ExitCode {
     match dispatch(cli.verb, &context) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotAll) => ExitCode::FAILURE,
+        Ok(Outcome::Trouble) => ExitCode::from(2),
         Err(error) => {
             show::complain(&error);
             ExitCode::FAILURE
@@ -124,6 +130,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome> {
         Verb::Evict(verb) => verb.run(),
         Verb::Conflicts(verb) => verb.run(context),
         Verb::Restore(verb) => verb.run(),
+        Verb::Verify(verb) => Ok(verb.run(context)),
         Verb::Serve(verb) => verb.run(context),
         Verb::Config(verb) => verb.run(context),
         Verb::Doctor(verb) => verb.run(context),

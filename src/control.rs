@@ -62,6 +62,13 @@ pub enum Request {
     Settle { which: WhichConflict, keep: Keep },
     /// Remove what killed writers left unfinished.
     DropUnfinished,
+    /// Read the held files at `path` and beneath it, and say which are not what they should be;
+    /// with `repair`, have clean ones come anew; with `remote`, compare with every remote, too.
+    Verify {
+        path: String,
+        repair: bool,
+        remote: bool,
+    },
     /// Show again what was deleted here, at `path` and beneath it.
     Restore { path: String },
 }
@@ -111,6 +118,7 @@ pub enum Answer {
         orphans: Vec<OrphanStatus>,
     },
     Conflict(Box<ConflictDetail>),
+    Verified(Box<Verified>),
     Done(Report),
 }
 
@@ -299,6 +307,76 @@ pub struct VersionStatus {
     pub version: Option<String>,
     /// Whether its bytes are in the store.
     pub held: bool,
+}
+
+/// What reading the held files came to, in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Looked at, and the bytes that were read of them.
+    pub files: u64,
+    pub bytes: u64,
+    /// The bytes that they should have.
+    pub good: u64,
+    /// Of no known hash; it is noted for the next time.
+    pub noted: u64,
+    /// Read whole, but nothing tells what they should be: not sent yet.
+    pub unknown: u64,
+    /// Being written just now.
+    pub busy: u64,
+    pub changed: u64,
+    pub new: u64,
+    pub rotten: u64,
+    pub missing: u64,
+    pub unreadable: u64,
+    /// Of those rotten, fetched anew.
+    pub repaired: u64,
+    /// Those that are not good, one by one, at most [`PAGE`] of them.
+    pub faults: Vec<Fault>,
+    /// With remotes: how each compares.
+    pub remotes: Vec<Audited>,
+}
+
+/// One file that is not as it should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Percent-encoded.
+    pub path: String,
+    /// `changed`, `new`, `rotten`, `missing`, `unreadable`; of a remote `only-here`, `differs`,
+    /// `unknown-here`, `gone-there`.
+    pub what: String,
+    /// What is known of it besides, or done about it.
+    pub more: Option<String>,
+    /// Whether it was written here and has not gone up.
+    pub dirty: bool,
+    pub repaired: bool,
+    /// The remote that it is about.
+    #[serde(default)]
+    pub remote: Option<String>,
+}
+
+/// How one remote compares with what is here, in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    pub url: String,
+    pub upload: bool,
+    /// Why it could not be compared.
+    pub error: Option<String>,
+    /// There, and known here as it is; of these, not held.
+    pub same: u64,
+    pub not_held: u64,
+    /// Held here and not there; of files that wait to go up: `waiting`.
+    pub only_here: u64,
+    pub waiting: u64,
+    /// There with other bytes than here.
+    pub differs: u64,
+    /// There in a version, or under a name, that is not known here.
+    pub unknown_here: u64,
+    /// Known here, and there no more.
+    pub gone_there: u64,
+    /// Deleted here, still there.
+    pub hidden: u64,
+    /// Names that cannot be files here.
+    pub refused: u64,
 }
 
 /// What a killed writer left.

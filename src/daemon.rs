@@ -11,6 +11,7 @@ mod guard;
 mod status;
 mod tiers;
 mod unmounted;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

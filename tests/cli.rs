@@ -50,6 +50,7 @@ const VERBS: &[&str] = &[
     "evict",
     "conflicts",
     "restore",
+    "verify",
     "serve",
     "config",
     "doctor",
@@ -84,6 +85,7 @@ fn mistakes_take_one_line_and_exit_2() {
         (&["restore"], "<PATHS>..."),
         (&["mount", "x", "--max-size"], "--max-size"),
         (&["status", "--watch=0"], "--watch"),
+        (&["conflicts", "keep-mine"], "<PATH|ID>"),
     ] {
         let line = complaint(&run(words), 2);
         assert!(line.contains(part), "{line}");
@@ -146,6 +148,9 @@ fn bad_places_take_one_line_and_say_what_to_do() {
         (&["ls", "dir"], "larder status"),
         (&["evict", "dir"], "larder status"),
         (&["restore", "dir"], "larder status"),
+        (&["conflicts", "dir"], "larder mount"),
+        (&["conflicts", "show", "dir/x"], "larder status"),
+        (&["conflicts", "keep-theirs", "3"], "nothing is mounted"),
         (&["serve", "none", "--port", "0"], "none"),
         (&["serve"], "larder serve DIR"),
     ] {
@@ -153,6 +158,14 @@ fn bad_places_take_one_line_and_say_what_to_do() {
         assert!(line.contains(part), "{words:?}: {line}");
         assert!(!line.contains("os error"), "{line}");
     }
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_exits_2() {
+    let home = tempfile::tempdir().unwrap();
+    let output = larder(home.path(), &["verify", "."]).output().unwrap();
+    let line = complaint(&output, 2);
+    assert!(line.contains("larder status"), "{line}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::fs::mounts::{How, unmount};
 use crate::index::{Node, NodeKind, node as rows, outbox};
 use crate::path::RelPath;
 
-type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+pub(super) type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// How long a drain goes on while nothing gets anywhere.
 const STUCK: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ const STUCK: Duration = Duration::from_secs(30);
 const LOOKING: Duration = Duration::from_secs(8);
 
 /// How long a remote may take for `larder sync`.
-const SYNCING: Duration = Duration::from_secs(60);
+pub(super) const SYNCING: Duration = Duration::from_secs(60);
 /// How long it goes on with remotes that take no uploads: perhaps they do by now.
 const REFUSED: Duration = Duration::from_secs(3);
 
@@ -44,6 +44,11 @@ impl Handler for Daemon {
             Request::Settle { which, keep } => conflicts::settle(&self.overlay, &which, keep),
             Request::DropUnfinished => conflicts::drop_unfinished(&self.overlay),
             Request::Restore { path } => self.restore(&path).await,
+            Request::Verify {
+                path,
+                repair,
+                remote,
+            } => self.verify(&path, repair, remote, progress).await,
         }
     }
 }
@@ -183,7 +188,7 @@ impl Daemon {
     }
 
     /// Has the facts of some remotes brought up to date, all at once and each within `limit`.
-    async fn ring(
+    pub(super) async fn ring(
         &self,
         limit: Duration,
         which: impl Fn(&Remote) -> bool,

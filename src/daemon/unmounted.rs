@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use super::conflicts;
+use super::{conflicts, verify};
 use crate::backends::remote::Remotes;
 use crate::beneath::Dir;
 use crate::clock::Clock;
@@ -38,7 +38,7 @@ pub fn store_above(path: &Path) -> Result<Option<(PathBuf, RelPath)>> {
 pub fn ask_folder(
     folder: &Path,
     request: Request,
-    _progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<(Answer, Vec<String>)> {
     crash::arm()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -54,6 +54,11 @@ pub fn ask_folder(
             conflicts::settle(&overlay, &which, keep)
         }
         Request::DropUnfinished => conflicts::drop_unfinished(&overlay),
+        Request::Verify {
+            path,
+            repair: false,
+            remote: false,
+        } => verify::here(&overlay, &path, progress),
         _ => Err(Error::new(
             Kind::Unsupported,
             "needs the mount; start it with `larder mount`",

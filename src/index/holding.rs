@@ -230,6 +230,20 @@ impl Writer {
         Ok(())
     }
 
+    /// A clean stored file was read, and nothing was known of its hash. It is the hash of these
+    /// bytes, not of the remote's version: it goes with them.
+    pub fn note_hash(&mut self, id: NodeId, seen: Seen, sha256: Sha256) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET sha256 = ?6 WHERE id = ?1 AND sha256 IS NULL AND held = 1 AND dirty = 0
+             AND writing = 0 AND seen_size = ?2 AND seen_mtime_ns = ?3 AND seen_ino = ?4 AND seen_ctime_ns = ?5",
+            params![
+                id.0 as i64, seen.size as i64, seen.mtime_ns, seen.ino as i64, seen.ctime_ns,
+                sha256.0.to_vec()
+            ],
+        )?;
+        Ok(())
+    }
+
     /// The store no longer has a clean node's bytes. A node that nobody else has is gone with them.
     pub fn not_held(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
         let Some(node) = node::node(&self.c, id)? else {
@@ -249,7 +263,9 @@ impl Writer {
         };
         self.run_sql(
             "UPDATE nodes SET held = 0, writing = 0, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
-             seen_ctime_ns = NULL WHERE id = ?1",
+             seen_ctime_ns = NULL, sha256 = (SELECT CASE WHEN count(*) THEN max(r.sha256) ELSE nodes.sha256 END
+             FROM replicas r WHERE r.node = nodes.id AND r.remote = nodes.origin AND r.version = nodes.version)
+             WHERE id = ?1",
             [id.0 as i64],
         )?;
         if node.dirty != 0 {

@@ -289,6 +289,38 @@ fn p8_the_same_bytes_in_another_version_keep_the_inode() {
 }
 
 #[test]
+fn p1_a_hash_that_was_read_here_goes_with_the_bytes() {
+    let lab = Lab::new(&[false]);
+    let mut bare = meta(1);
+    bare.sha256 = None;
+    let object = Object {
+        key: key("a"),
+        meta: bare,
+    };
+    lab.apply(0, &[Change::Put(object)]);
+    let id = lab.id("a");
+    let read = Sha256([7; 32]);
+    let note = |n| lab.edit(move |w| w.note_hash(id, seen(n), read));
+    // Nothing is held, or not what was read.
+    note(1);
+    assert_eq!(lab.at("a").unwrap().sha256, None);
+    lab.edit(move |w| w.adopt_clean(id, seen(1)));
+    note(2);
+    assert_eq!(lab.at("a").unwrap().sha256, None);
+    note(1);
+    assert_eq!(lab.at("a").unwrap().sha256, Some(read));
+    // What comes from the remote is not held against it.
+    lab.edit(move |w| w.not_held(id, NOW));
+    assert_eq!(lab.at("a").unwrap().sha256, None);
+    // A hash that the remote told stays.
+    lab.apply(0, &[put("b", 2)]);
+    lab.hydrate("b");
+    let b = lab.id("b");
+    lab.edit(move |w| w.not_held(b, NOW));
+    assert_eq!(lab.at("b").unwrap().sha256, meta(2).sha256);
+}
+
+#[test]
 fn p1_a_hash_that_is_learned_later_verifies_what_is_fetched() {
     let lab = Lab::new(&[false]);
     let mut bare = meta(1);

@@ -6,6 +6,7 @@
 //! nobody else are answered at once; those that need a remote come back as futures
 //! that end within a deadline.
 
+pub mod audit;
 mod close;
 mod compare;
 pub mod conflicts;
@@ -24,6 +25,7 @@ pub mod rename;
 pub mod room;
 pub mod state;
 pub mod tree;
+pub mod verify;
 mod write;
 mod xattr;
 

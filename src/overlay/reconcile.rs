@@ -25,7 +25,7 @@ const CHUNK: usize = 1000;
 
 /// What a stored entry means for its row; pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     /// As the row says.
     Same,
     /// Only what the row remembers of it is out of date.
@@ -40,7 +40,7 @@ enum Verdict {
     OtherKind,
 }
 
-fn verdict(row: Option<&Node>, facts: &Facts) -> Verdict {
+pub(super) fn verdict(row: Option<&Node>, facts: &Facts) -> Verdict {
     let Some(row) = row else { return Verdict::New };
     let same_kind = matches!(
         (row.kind, facts.kind),
