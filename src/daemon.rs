@@ -104,6 +104,8 @@ pub fn mount(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()>
     let daemon = Arc::new(daemon);
     let result = run(&daemon, feeds, &runtime, events, heard, ready);
     daemon.overlay.write_uses().ok();
+    // A mount that never came to be was not killed either.
+    daemon.overlay.end_runs().ok();
     daemon.overlay.index.close();
     runtime.shutdown_timeout(Duration::from_secs(1));
     result

@@ -9,6 +9,8 @@
 
 mod common;
 
+#[path = "crash/calm.rs"]
+mod calm;
 #[path = "crash/cut_short.rs"]
 mod cut_short;
 #[path = "crash/forked_writers.rs"]

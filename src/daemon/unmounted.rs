@@ -51,7 +51,10 @@ pub fn ask_folder(
         Request::Conflict { which } => conflicts::show_here(&overlay, &which),
         Request::Settle { which, keep } => {
             overlay.recover()?;
-            conflicts::settle(&overlay, &which, keep)
+            let settled = conflicts::settle(&overlay, &which, keep);
+            // Whatever had to be put right was: the next mount follows an end in order.
+            overlay.end_runs()?;
+            settled
         }
         Request::DropUnfinished => conflicts::drop_unfinished(&overlay),
         Request::Verify {
@@ -65,7 +68,6 @@ pub fn ask_folder(
         )),
     };
     let notes = overlay.notes();
-    overlay.end_runs()?;
     overlay.index.close();
     Ok((answer?, notes))
 }

@@ -172,6 +172,13 @@ pub fn conflicts(c: &rusqlite::Connection, limit: usize) -> Result<Vec<ConflictR
     node::rows(c, query, [limit as i64], conflict_of)
 }
 
+/// How many there are.
+pub fn conflict_count(c: &rusqlite::Connection) -> Result<u64> {
+    let query = "SELECT count(*) FROM conflicts";
+    let count = node::rows(c, query, [], |row| row.get::<_, i64>(0).map_err(sql))?;
+    Ok(count.first().copied().unwrap_or_default() as u64)
+}
+
 fn conflict_of(row: &rusqlite::Row<'_>) -> Result<ConflictRow> {
     let path: Vec<u8> = row.get(1).map_err(sql)?;
     Ok(ConflictRow {

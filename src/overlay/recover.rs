@@ -3,9 +3,10 @@
 
 use super::Overlay;
 use crate::beneath::{Facts, FileKind};
+use crate::clock::Boot;
 use crate::crash;
 use crate::error::{Kind, Result};
-use crate::index::{Attrs, Node, NodeId, ROOT, StagedRow, Writing, holding};
+use crate::index::{Attrs, Node, NodeId, ROOT, StagedRow, Writing, holding, outbox, runs};
 use crate::path::RelPath;
 use crate::store::StagedId;
 use crate::transfer::commit::seen;
@@ -24,6 +25,7 @@ fn is_in_the_way(kind: Kind) -> bool {
 impl Overlay {
     /// Puts right what a killed daemon left. Nothing else runs yet.
     pub fn recover(&self) -> Result<()> {
+        let how = self.how_it_ended()?;
         // Before anything gets a number: removed files are known by that of their node.
         self.recover_removals()?;
         self.recover_moves()?;
@@ -32,7 +34,56 @@ impl Overlay {
         self.recover_staged()?;
         self.recover_in_place()?;
         self.recover_conflicts()?;
-        self.report_orphans()
+        self.report_orphans()?;
+        match how {
+            Some(how) => self.sum_up(how),
+            None => Ok(()),
+        }
+    }
+
+    /// What became of the last mount, if it was not unmounted.
+    fn how_it_ended(&self) -> Result<Option<&'static str>> {
+        let (last, boot) = (self.index.read(runs::last)?, Boot::current(&self.clock));
+        let (Some(last), Some(boot)) = (last, boot) else {
+            return Ok(None);
+        };
+        Ok(match (last.ended_ms, last.boot == boot.id) {
+            (Some(_), _) => None,
+            (None, true) => Some("its daemon was killed"),
+            (None, false) => Some("the machine went down"),
+        })
+    }
+
+    /// After an end that was none: in a line each, what it was and what goes on from there. What
+    /// became of single files was said before.
+    fn sum_up(&self, how: &str) -> Result<()> {
+        let (downloads, bytes) = self.store.partials()?;
+        let uploads = self.index.read(outbox::totals)?.pending;
+        let conflicts = self.index.read(holding::conflict_count)?;
+        let went_on = [
+            (
+                uploads,
+                format!("uploads that waited, and go on: {uploads}"),
+            ),
+            (
+                downloads,
+                format!(
+                    "downloads of which pieces are here, and that go on from there when they are read: {downloads} ({} MiB)",
+                    bytes.div_ceil(1 << 20)
+                ),
+            ),
+            (
+                conflicts,
+                format!("conflicts that wait for a decision (`larder conflicts`): {conflicts}"),
+            ),
+        ];
+        for (_, line) in went_on.into_iter().filter(|(n, _)| *n > 0) {
+            self.note(line);
+        }
+        self.note(format!(
+            "the last mount was not unmounted: {how}; all that was closed is here, and what had to be put right was"
+        ));
+        Ok(())
     }
 
     /// The top of the mount looks as the folder beneath it does, to those who may enter as well.
@@ -111,6 +162,7 @@ impl Overlay {
             self.commit
                 .record_written(row.node, Some(id), &facts, queue)?;
             crash::point("recover.published");
+            self.note_whole(&path);
             return Ok(());
         }
         self.index.edit(move |w| w.abandon_staged(id.0, now))
@@ -130,9 +182,7 @@ impl Overlay {
             },
         };
         if published {
-            self.note(format!(
-                "{path}: was closed just before the last end; it is whole and in place"
-            ));
+            self.note_whole(path);
             return Ok(());
         }
         let kept = self.store.orphan(id, path)?;
@@ -141,6 +191,12 @@ impl Overlay {
             "{path}: was written just before the last end, and replaced in the folder since; what was written is kept as .larder/orphans/{kept}"
         ));
         Ok(())
+    }
+
+    fn note_whole(&self, path: &RelPath) {
+        self.note(format!(
+            "{path}: was closed just before the last end; it is whole and in place"
+        ));
     }
 
     pub(super) fn stored(&self, path: &RelPath) -> Result<Option<Facts>> {

@@ -111,7 +111,14 @@ impl Overlay {
     pub(super) fn recover_removals(&self) -> Result<()> {
         for number in self.store.removals()? {
             let is_back = match self.index.path_of(NodeId(number))? {
-                Some(path) => self.store.undo_removal(number, &path)?,
+                Some(path) => {
+                    let is_back = self.store.undo_removal(number, &path)?;
+                    self.note(match is_back {
+                        true => format!("{path}: was being removed at the last end; it is back, remove it again"),
+                        false => format!("{path}: was being removed at the last end, and replaced in the folder since; what is there stays"),
+                    });
+                    is_back
+                }
                 None => false,
             };
             if !is_back {

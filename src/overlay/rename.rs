@@ -320,8 +320,14 @@ impl Overlay {
     pub(super) fn recover_moves(&self) -> Result<()> {
         for it in self.index.read(|c| moving::moves(c, PAGE))? {
             if self.has_moved(&it)? {
+                let old = self.index.path_of(it.node)?.unwrap_or_default();
                 match self.finish_move(&it) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        self.note(format!(
+                            "{old}: was being renamed at the last end; it has its new name"
+                        ));
+                        continue;
+                    }
                     // Rows say something else by now: the comparison of the folder will tell.
                     Err(error) if is_moot(error.kind()) => {}
                     Err(error) => return Err(error),

@@ -123,6 +123,14 @@ impl Store {
         })
     }
 
+    /// How many downloads have pieces here that are on record, and how many bytes they take.
+    pub fn partials(&self) -> Result<(u64, u64)> {
+        let left = leftovers(&self.partial)?.into_iter();
+        let has_set = |left: &Leftover| left.names.iter().any(|n| n.as_bytes().ends_with(b".have"));
+        let noted = left.filter(|left| left.has_data && has_set(left));
+        Ok(noted.fold((0, 0), |(n, bytes), left| (n + 1, bytes + left.bytes)))
+    }
+
     /// Removes downloads that nobody continues: never those that `keep` wants, of the others
     /// the oldest, until they take `bound` bytes of the disk at most. Returns the bytes freed.
     pub fn prune_partials(&self, keep: &dyn Fn(&PartialId) -> bool, bound: u64) -> Result<u64> {
