@@ -53,11 +53,12 @@ impl Guard {
     }
 }
 
-/// Whether a process has ended as far as it can: its first thread is gone.
+/// Whether a process has ended as far as it can: its first thread is gone, or idle, as nothing
+/// but a dump of its memory makes it: that waits for all the others.
 fn is_dead(pid: u32) -> bool {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
         return true;
     };
     let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    state.is_none_or(|state| matches!(state.trim().chars().next(), Some('Z' | 'X')))
+    state.is_none_or(|state| matches!(state.trim().chars().next(), Some('Z' | 'X' | 'I')))
 }

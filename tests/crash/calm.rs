@@ -121,6 +121,7 @@ fn p7_every_change_that_a_kill_cut_short_is_told() {
         let mount = lab.try_mount_with("mnt", &env, &args).ok().unwrap();
         eventually("listed", || mount.path("a.bin").exists());
         fs::read(mount.path("a.bin")).unwrap();
+        eventually("it is held", || mount.status()["held"]["files"] == 1);
         change(&mount.at);
         eventually("the dead mount is detached", || !is_mounted(&mount.at));
         let mount = lab.mount("mnt", &args);
