@@ -124,6 +124,10 @@ impl Writer {
             "UPDATE staged SET closed = 1, size = ?2, mtime_ns = ?3 WHERE id = ?1",
             params![staged as i64, seen.size as i64, seen.mtime_ns],
         )?;
+        self.run_sql(
+            "UPDATE nodes SET ctime_ns = max(ctime_ns, ?2) WHERE id = ?1",
+            params![id.0 as i64, seen.ctime_ns],
+        )?;
         self.queue_put(id, queue, now_ms)?;
         Ok(())
     }
@@ -188,10 +192,11 @@ impl Writer {
         }
         let generation = self.queue_put(id, queue, now_ms)?;
         self.edits_versions(id)?;
-        // Written anew from its start (staged): what a killed writer had torn is gone.
+        // Written anew from its start (staged): what a killed writer had torn is gone, and the time of
+        // change stays that of the `close()`: the rename into the tree is none of its users' doing.
         self.run_sql(
             "UPDATE nodes SET size = ?2, mtime_ns = ?3, seen_size = ?2, seen_mtime_ns = ?3, seen_ino = ?4,
-             seen_ctime_ns = ?5, ctime_ns = max(?3, ?5), held = 1, dirty = ?6, sha256 = NULL,
+             seen_ctime_ns = ?5, ctime_ns = CASE WHEN ?8 THEN max(ctime_ns, ?3) ELSE max(?3, ?5) END, held = 1, dirty = ?6, sha256 = NULL,
              accessed = ?7 / 1000, writing = CASE WHEN ?8 THEN 0 ELSE writing END WHERE id = ?1",
             params![
                 id.0 as i64, seen.size as i64, seen.mtime_ns, seen.ino as i64, seen.ctime_ns,

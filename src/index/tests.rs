@@ -427,6 +427,24 @@ fn p5_a_write_is_based_on_the_version_that_was_here_when_it_began() {
 }
 
 #[test]
+fn p13_taking_its_name_does_not_change_a_closed_file() {
+    let lab = Lab::new(&[true]);
+    let node = lab.edit(|w| w.create(&new(ROOT, "a", NodeKind::File), 0));
+    let (id, closed) = (node.id, seen(5));
+    lab.edit(move |w| w.stage(7, id));
+    lab.edit(move |w| w.close_staged(7, id, closed, true, NOW_MS));
+    // The disk's own time of change is that of the rename.
+    let renamed = Seen {
+        ctime_ns: closed.ctime_ns + 1000,
+        ..closed
+    };
+    lab.edit(move |w| w.written(id, Some(7), renamed, true, NOW_MS));
+    let node = lab.index.node(id).unwrap().unwrap();
+    assert_eq!(node.ctime_ns, closed.ctime_ns);
+    assert_eq!(node.seen, Some(renamed));
+}
+
+#[test]
 fn p5_a_name_deleted_here_remembers_which_version_it_had() {
     let lab = Lab::new(&[true]);
     lab.apply(0, &[put("a", 1)]);

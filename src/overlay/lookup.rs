@@ -9,6 +9,7 @@ use crate::config::Offline;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Entry, Held, Node, NodeId, NodeKind, node as rows};
 use crate::path::Name;
+use crate::transfer::commit::seen;
 
 impl Overlay {
     /// What `name` in `parent` is; none if there is no such file (promise P2).
@@ -192,12 +193,20 @@ impl Overlay {
             && let Some(open) = self.opens.node(attr.id)
         {
             let state = open.lock();
-            if state.session.is_some()
+            if let Some(session) = &state.session
                 && let Some(facts) = state.body.whole().and_then(|file| facts_of(&file).ok())
             {
                 attr.size = facts.size;
                 attr.mtime_ns = facts.mtime_ns;
-                attr.ctime_ns = attr.ctime_ns.max(facts.ctime_ns);
+                // Since when a file of the tree is what was found or closed, its row knows: the disk's
+                // own time is that of the rename. And it knows it now, not when `attr` was read.
+                let is_recorded = session.recorded == Some(seen(&facts));
+                let row = match session.staged.is_none() && is_recorded {
+                    true => self.index.node(attr.id).ok().flatten(),
+                    false => None,
+                };
+                let since = row.map_or(facts.ctime_ns, |row| row.ctime_ns);
+                attr.ctime_ns = attr.ctime_ns.max(since);
                 return true;
             }
         }
