@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PROFILE ?= release
 
-.PHONY: demo test test-page test-garage bench lint build install tools test-tools
+.PHONY: demo test test-page test-garage bench lint supply-chain build install tools test-tools
 
 # Shows the whole idea in a minute, and checks every step of it.
 demo: tools
@@ -34,6 +34,10 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
+# Licences, sources and known vulnerabilities of what is depended on. Builds cargo-deny where there is none.
+supply-chain:
+	@packaging/supply-chain.sh
+
 build:
 	$(CARGO) build --release --locked
 
@@ -45,6 +49,7 @@ install: build
 tools:
 	@packaging/tools.sh
 
-# And what the tests run on a mount: pandas, polars, DuckDB, in an environment outside of the checkout.
+# And what the tests run on a mount: pandas, polars, DuckDB, in an environment outside of the checkout;
+# pjdfstest and fsx, built once beside it.
 test-tools:
 	@packaging/tools.sh test

@@ -19,6 +19,7 @@ case "${1:-}" in
     need curl curl
     need git git
     need rsync rsync
+    need tar tar
     ;;
 esac
 if [ "${1:-}" = bench ]; then
@@ -52,4 +53,5 @@ if [ "${1:-}" = test ]; then
     chmod 666 /dev/fuse
   fi
   "$here/python-tools.sh"
+  "$here/rust-tools.sh" pjdfstest fsx
 fi
