@@ -28,7 +28,7 @@ mod tests;
 mod xattr;
 
 use calls::{chmod_at, entries, rename_at, stat_at};
-pub use facts::{Facts, FileKind};
+pub use facts::{Facts, FileKind, SET_ID};
 use facts::{facts, kind_of, permissions, timestamps};
 use resolve::{CAREFUL, PASS, UNHURT, place, resolve, retry, said, step};
 pub use xattr::{XattrSet, remove_xattr_of, set_xattr_of, xattr_of, xattrs_of};
@@ -108,6 +108,7 @@ impl Dir {
 
     /// Opens, or with [`OFlags::CREATE`] makes, a regular file.
     pub fn open_file(&self, path: &RelPath, flags: OFlags, mode: Mode) -> Result<File> {
+        let mode = mode - (Mode::SUID | Mode::SGID);
         let fd = resolve(self.0.as_fd(), path, flags | UNHURT, mode).about(path)?;
         let stat = sys::fstat(&fd).map_err(said).about(path)?;
         match kind_of(&stat) {
@@ -254,6 +255,10 @@ impl Dir {
         if dir.facts()?.dev != self.facts()?.dev {
             let why = "another file system is mounted here; unmount it";
             return Err(Error::new(Kind::Denied, why).about(RESERVED));
+        }
+        if dir.facts()?.mode & 0o077 != 0 {
+            // Made by hand, or copied without its mode; where it is somebody else's, it is theirs to close.
+            let _ = sys::fchmod(&dir.0, Mode::RWXU);
         }
         Ok(dir)
     }

@@ -78,8 +78,12 @@ pub(super) fn timestamps(atime: Option<i64>, mtime: Option<i64>) -> Timestamps {
     }
 }
 
+/// Set-user-ID and set-group-ID: what no file here gets. Its bytes may be somebody else's than its
+/// owner's, and where it lies need not be `nosuid`, as a mount is.
+pub const SET_ID: u32 = 0o6000;
+
 /// Permission bits for a call.
 #[allow(clippy::unnecessary_cast)]
 pub(super) fn permissions(mode: u32) -> Mode {
-    Mode::from_raw_mode((mode & 0o7777) as RawMode)
+    Mode::from_raw_mode((mode & 0o7777 & !SET_ID) as RawMode)
 }

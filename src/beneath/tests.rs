@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt as _, symlink};
 
 use rustix::fs::FileType;
 
@@ -95,6 +95,23 @@ fn links_are_told_made_and_touched_as_themselves() {
 }
 
 #[test]
+fn p10_nothing_runs_as_its_owner() {
+    let (_temp, dir) = tree();
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+    let file = dir
+        .open_file(&p("f"), flags, Mode::from_raw_mode(0o6755))
+        .unwrap();
+    let mode = || dir.stat(&p("f")).unwrap().mode & !0o022;
+    assert_eq!(mode(), 0o755);
+    dir.set_mode(&p("f"), 0o6755).unwrap();
+    assert_eq!(mode(), 0o755);
+    set_mode_of(&file, 0o7755).unwrap();
+    assert_eq!(mode(), 0o1755);
+    dir.make_dir(&p("d"), 0o6700).unwrap();
+    assert_eq!(dir.stat(&p("d")).unwrap().mode & SET_ID, 0);
+}
+
+#[test]
 fn what_is_no_regular_file_is_refused_without_waiting() {
     let (_temp, dir) = tree();
     sys::mknodat(dir.as_fd(), "pipe", FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -173,7 +190,7 @@ fn modes_and_owners() {
     let (_temp, dir) = tree();
     dir.make_dirs(&p("d")).unwrap();
     create(&dir, "d/f", b"x");
-    for mode in [0, 0o4751, 0o644] {
+    for mode in [0, 0o1751, 0o644] {
         dir.set_mode(&p("d/f"), mode).unwrap();
         assert_eq!(dir.stat(&p("d/f")).unwrap().mode, mode);
     }
@@ -210,6 +227,12 @@ fn p10_our_directory_is_private_and_no_link() {
     let (temp, dir) = tree();
     assert_eq!(dir.reserved().unwrap().facts().unwrap().mode, 0o700);
     dir.reserved().unwrap();
+    fs::set_permissions(
+        temp.path().join(RESERVED),
+        fs::Permissions::from_mode(0o777),
+    )
+    .unwrap();
+    assert_eq!(dir.reserved().unwrap().facts().unwrap().mode, 0o700);
     fs::remove_dir(temp.path().join(RESERVED)).unwrap();
     symlink("/tmp", temp.path().join(RESERVED)).unwrap();
     assert_eq!(kind(dir.reserved()), Kind::Denied);

@@ -88,7 +88,12 @@ impl Rolling {
             let text = "is not a directory; a store needs it for its own files, so move it away";
             return Err(Error::new(Kind::NotADirectory, text).about(dir.display()));
         }
-        let held = File::open(dir).about(dir.display())?;
+        // It may have become a link since.
+        let held = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY)
+            .open(dir)
+            .about(dir.display())?;
         let here = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
         let path = here.join(NAME);
         let file = append(&path).about(dir.join(NAME).display())?;

@@ -2,6 +2,8 @@
 //! note that something was removed to make room.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -32,11 +34,18 @@ impl Spare {
 
     fn keep(&mut self) {
         let len = fs::metadata(&self.path).map_or(0, |facts| facts.len());
-        self.is_kept = len == SPARE as u64 || fs::write(&self.path, vec![0; SPARE]).is_ok();
+        self.is_kept = len == SPARE as u64 || self.put_by().is_ok();
         if !self.is_kept {
             // A part of it would only be in the way.
             let _ = fs::remove_file(&self.path);
         }
+    }
+
+    /// For nobody else, as all that is ours, whatever the process's umask.
+    fn put_by(&self) -> std::io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&self.path)?.write_all(&vec![0; SPARE])
     }
 
     /// A commit went well.

@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::Overlay;
-use crate::beneath::{Entry, Facts, FileKind};
+use crate::beneath::{Entry, Facts, FileKind, SET_ID};
 use crate::error::{Error, Kind, Result};
 use crate::index::{
     Attrs, Held, NewNode, Node, NodeId, NodeKind, Operation, ROOT, Writer, Writing, holding,
@@ -79,7 +79,9 @@ pub(super) fn verdict(row: Option<&Node>, facts: &Facts) -> Verdict {
 /// may have added what we need ourselves.
 fn mode_by_hand(row: &Node, facts: &Facts) -> Option<Attrs> {
     let mode = facts.mode & 0o7777;
-    let is_ours = mode == row.mode || mode == row.mode | 0o600;
+    // Nor does the folder have all bits that were set (`SET_ID`).
+    let ours = row.mode & !SET_ID;
+    let is_ours = mode == row.mode || mode == ours || mode == ours | 0o600;
     (row.kind == NodeKind::File && !is_ours).then_some(Attrs {
         mode: Some(mode),
         ..Attrs::default()

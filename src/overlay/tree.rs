@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::write::give;
 use super::{Answer, Attr, Caller, Overlay};
-use crate::beneath::{FileKind, set_times_of};
+use crate::beneath::{FileKind, set_mode_of, set_times_of};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Attrs, Held, NewNode, Node, NodeId, NodeKind, node as rows};
@@ -195,13 +196,7 @@ impl Overlay {
         let _paths = self.commit.paths_stay();
         let _node = self.commit.hold(id);
         let Some(node) = self.index.node(id)? else {
-            // Unlinked but open: the file itself is all there is.
-            if let (Some(open), Some(t)) = (self.opens.node(id), attrs.mtime_ns)
-                && let Some(file) = open.lock().body.whole()
-            {
-                set_times_of(&file, None, Some(t))?;
-            }
-            return self.attr(id);
+            return self.set_of_unlinked(id, attrs);
         };
         let path = self.path_of(id)?;
         let in_session = self.stamp_session(id, attrs)?;
@@ -230,7 +225,22 @@ impl Overlay {
         self.attr(id)
     }
 
-    /// A file being written carries its time itself. Returns whether there is one.
+    /// Unlinked but open: those who have it open are all there is.
+    fn set_of_unlinked(&self, id: NodeId, attrs: Attrs) -> Result<Attr> {
+        if let Some(open) = self.opens.node(id) {
+            let mut state = open.lock();
+            if let (Some(t), Some(file)) = (attrs.mtime_ns, state.body.whole()) {
+                set_times_of(&file, None, Some(t))?;
+            }
+            let node = &mut state.node;
+            node.mode = attrs.mode.unwrap_or(node.mode);
+            node.uid = attrs.uid.or(node.uid);
+            node.gid = attrs.gid.or(node.gid);
+        }
+        self.attr(id)
+    }
+
+    /// A file being written carries its time, mode and owner itself. Returns whether there is one.
     fn stamp_session(&self, id: NodeId, attrs: Attrs) -> Result<bool> {
         let Some(open) = self.opens.node(id) else {
             return Ok(false);
@@ -242,24 +252,31 @@ impl Overlay {
         if let Some(t) = attrs.mtime_ns {
             set_times_of(&file, None, Some(t))?;
         }
+        give(&file, attrs.uid, attrs.gid)?;
         if let Some(mode) = attrs.mode {
-            crate::beneath::set_mode_of(&file, mode | 0o600)?;
+            set_mode_of(&file, mode | 0o600)?;
         }
         Ok(true)
     }
 
     /// The plain tree shows what the mount shows, as far as this process may say.
     fn stamp_stored(&self, node: &Node, path: &RelPath, attrs: Attrs) -> Result<()> {
-        if node.held == Held::None || node.kind == NodeKind::Symlink {
-            return Ok(());
-        }
         let root = self.store.root();
+        match (node.kind, node.held) {
+            // Files will be put into it, and who may look at them is said here.
+            (NodeKind::Dir, Held::None) => self.with_room(|| root.make_dirs(path))?,
+            (_, Held::None) => return Ok(()),
+            _ => {}
+        }
         let ours = if node.kind == NodeKind::Dir {
             0o700
         } else {
             0o600
         };
-        if let Some(mode) = attrs.mode {
+        // Links have no mode of their own.
+        if let Some(mode) = attrs.mode
+            && node.kind != NodeKind::Symlink
+        {
             unless_missing(root.set_mode(path, mode | ours))?;
         }
         if attrs.uid.is_some() || attrs.gid.is_some() {

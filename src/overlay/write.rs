@@ -31,6 +31,16 @@ fn own(file: &File, caller: Caller) -> Result<Facts> {
     }
 }
 
+/// Gives a file of the store to whom its node belongs, as far as that is known.
+pub(super) fn give(file: &File, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    if uid.is_none() && gid.is_none() {
+        return Ok(());
+    }
+    let facts = facts_of(file)?;
+    let (uid, gid) = (uid.unwrap_or(facts.uid), gid.unwrap_or(facts.gid));
+    own(file, Caller { uid, gid }).map(drop)
+}
+
 impl Overlay {
     /// Makes a file and opens it for writing. Errors: `Exists`.
     pub fn create(
@@ -217,9 +227,11 @@ impl Overlay {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
             let file =
                 self.with_room(|| root.open_file(&path, flags, Mode::from_raw_mode(node.mode)))?;
+            give(&file, node.uid, node.gid)?;
             return self.begin_in_place(node, file);
         }
         let staged = self.with_room(|| self.store.stage(node.mode))?;
+        give(&staged.file, node.uid, node.gid)?;
         let (id, staged_id) = (node.id, staged.id);
         if let Err(error) = self.index.edit(move |w| w.stage(staged_id.0, id)) {
             self.store.drop_staged(staged_id)?;

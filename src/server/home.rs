@@ -6,6 +6,7 @@
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,7 +61,10 @@ impl Home {
 
     fn outside(root: &Root, state_dir: Option<PathBuf>) -> Result<Home> {
         let dir = state_dir.map_or_else(default_state_dir, Ok)?;
-        fs::create_dir_all(&dir).about(dir.display())?;
+        // It has the names of all that is served.
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(&dir).about(dir.display())?;
         let dir = fs::canonicalize(&dir).about(dir.display())?;
         let digest = Sha256::digest(root.path().as_os_str().as_encoded_bytes());
         let name = format!("serve-{}", hex::encode(&digest[..8]));
@@ -70,6 +74,7 @@ impl Home {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(&lock)
             .about(lock.display())?;
         Ok(Home {

@@ -9,7 +9,7 @@ use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
-use crate::beneath::Facts;
+use crate::beneath::{Facts, set_owner_of};
 use crate::clock::Clock;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
@@ -104,6 +104,10 @@ impl Commit {
             return Ok(false);
         };
         crash::point("hydrate.whole");
+        if let (Some(uid), Some(gid)) = (node.uid, node.gid) {
+            // As far as this process may: who may not has nothing of other users' either.
+            let _ = set_owner_of(partial.file(), uid, gid);
+        }
         let publish = || partial.publish(&self.store, &path, node.mtime_ns, node.mode);
         let facts = self.put_at(&path, publish)?;
         crash::point("hydrate.renamed");

@@ -33,6 +33,27 @@ pub fn files(root: &Path) -> BTreeMap<PathBuf, (u64, i128)> {
     found
 }
 
+/// Mode, owner and group of each file and link beneath `root`, as far as the folder has them too: it
+/// has no set-id bits, and its owner may always read and write.
+fn owners(root: &Path) -> BTreeMap<PathBuf, (u32, u32, u32)> {
+    let mut found = BTreeMap::new();
+    let mut work = vec![root.to_owned()];
+    while let Some(dir) = work.pop() {
+        for entry in fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+            let facts = entry.metadata().unwrap();
+            let name = entry.path().strip_prefix(root).unwrap().to_owned();
+            match facts.is_dir() {
+                true if entry.file_name() == ".larder" => continue,
+                true => work.push(entry.path()),
+                false => {}
+            }
+            let mode = facts.mode() & 0o1777 | 0o600;
+            found.insert(name, (mode, facts.uid(), facts.gid()));
+        }
+    }
+    found
+}
+
 fn goes_up(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_string_lossy();
     ![".tmp", ".lock", "~"].iter().any(|end| name.ends_with(end))
@@ -79,7 +100,11 @@ pub fn assert_folder_is_what_was_mounted(mount: Mount<'_>) {
         .map(|(path, facts)| (mount.path(&path), (path, facts)))
         .map(|(at, (path, facts))| (path, (facts, fs::read(at).unwrap())))
         .collect();
+    let belongs = owners(&mount.at);
     let at = mount.unmount();
+    for (path, found) in owners(&at) {
+        assert_eq!(Some(&found), belongs.get(&path), "{}", path.display());
+    }
     let folder = files(&at);
     for (path, facts) in &folder {
         let (expected, content) = shown.get(path).unwrap_or_else(|| {
