@@ -1,4 +1,5 @@
-//! What people run on such folders, on real mounts: pandas, pyarrow, polars, DuckDB, SQLite.
+//! What people run on such folders, on real mounts: pandas, pyarrow, polars, DuckDB, SQLite; git, cargo,
+//! tar, rsync.
 //!
 //! The programs are in `tests/apps/`; `packaging/python-tools.sh` makes their environment.
 #![allow(
@@ -13,6 +14,8 @@ mod common;
 mod proxy;
 #[path = "common/python.rs"]
 mod python;
+#[path = "apps/tools.rs"]
+mod tools;
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};

@@ -12,8 +12,14 @@
 )]
 
 mod common;
+#[path = "posix/fsx.rs"]
+mod fsx;
 #[path = "posix/mapped.rs"]
 mod mapped;
+#[path = "posix/others.rs"]
+mod others;
+#[path = "posix/pjdfstest.rs"]
+mod pjdfstest;
 #[path = "posix/plain.rs"]
 mod plain;
 #[path = "posix/readers.rs"]
@@ -22,6 +28,8 @@ mod readers;
 mod room;
 #[path = "posix/slow.rs"]
 mod slow;
+#[path = "common/tools.rs"]
+mod tools;
 
 use std::ffi::OsStr;
 use std::fs;
