@@ -130,10 +130,11 @@ impl Walker {
     fn opened(&mut self, id: NodeId) {
         let step = self.trails.opened(id);
         self.metrics.ahead_used.add(u64::from(step.was_ahead));
-        if let Err(error) = self.look_further(step.trail) {
+        let Some(trail) = step.trail else { return };
+        if let Err(error) = self.look_further(trail) {
             tracing::debug!(%error, "what is next cannot be told");
         }
-        self.fetch_next(step.trail);
+        self.fetch_next(trail);
     }
 
     /// Something landed, so that there is a lane for the next one, whoever's it is.

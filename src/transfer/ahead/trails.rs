@@ -4,7 +4,9 @@
 //! expected; once enough of them were opened in turn, as many as the trail's *depth* are
 //! fetched ahead. The depth grows with each of them that is opened, and the trail is left alone
 //! once more than every other one was fetched for nothing. Where that happens again and again, a
-//! trail has to be much longer before it is followed.
+//! trail has to be much longer before it is followed. Of readers that go nowhere in order, only
+//! one open of several is taken for the beginning of a trail: what comes behind a file has to be
+//! looked up.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -26,6 +28,11 @@ const GRACE: usize = 32;
 const PATIENCE: u32 = 4;
 /// Trails that are kept; the one that was used least recently goes first.
 const TRAILS: usize = 32;
+
+/// So many trails in a row that nobody went on make the next ones rare,
+const STRAYS: u32 = 2 * TRAILS as u32;
+/// as one of so many opens.
+const RARE: u64 = 16;
 
 /// How much may be fetched that nobody has asked for yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +61,8 @@ pub struct TrailId(u64);
 /// What an open came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    pub trail: TrailId,
+    /// None if the file is not on any.
+    pub trail: Option<TrailId>,
     /// Whether the file had been fetched ahead.
     pub was_ahead: bool,
 }
@@ -85,6 +93,8 @@ pub struct Trails {
     by_file: HashMap<NodeId, TrailId>,
     next: u64,
     bytes: u64,
+    /// Trails in a row that were dropped as they were begun.
+    strays: u32,
     /// What lately became of files that were fetched ahead.
     used: u32,
     wasted: u32,
@@ -98,6 +108,7 @@ impl Trails {
             by_file: HashMap::new(),
             next: 0,
             bytes: 0,
+            strays: 0,
             used: 0,
             wasted: 0,
         }
@@ -108,6 +119,7 @@ impl Trails {
         let Some(at) = self.by_file.get(&id).and_then(|t| self.position(*t)) else {
             return self.begin(id);
         };
+        self.strays = 0;
         let mut trail = self.trails.remove(at);
         let place = trail.queue.iter().position(|(e, _)| e.id == id);
         let mut was_ahead = false;
@@ -129,7 +141,7 @@ impl Trails {
         };
         trail.pace(least, self.bounds.depth, was_ahead);
         let step = Step {
-            trail: trail.id,
+            trail: Some(trail.id),
             was_ahead,
         };
         self.trails.push(trail);
@@ -137,11 +149,18 @@ impl Trails {
     }
 
     fn begin(&mut self, id: NodeId) -> Step {
+        self.next += 1;
+        if self.strays >= STRAYS && !self.next.is_multiple_of(RARE) {
+            return Step {
+                trail: None,
+                was_ahead: false,
+            };
+        }
         if self.trails.len() == TRAILS {
             let oldest = self.trails.remove(0);
+            self.strays += u32::from(oldest.in_turn == 1);
             self.forget(oldest);
         }
-        self.next += 1;
         let trail = TrailId(self.next);
         self.trails.push(Trail {
             id: trail,
@@ -153,7 +172,7 @@ impl Trails {
             wasted: 0,
         });
         Step {
-            trail,
+            trail: Some(trail),
             was_ahead: false,
         }
     }
@@ -313,6 +332,8 @@ mod tests {
         trails: Trails,
         files: u64,
         fetched: Vec<u64>,
+        /// How often it was looked up what comes next.
+        looks: u64,
     }
 
     impl Walk {
@@ -321,21 +342,26 @@ mod tests {
                 trails: Trails::new(BOUNDS),
                 files,
                 fetched: Vec::new(),
+                looks: 0,
             }
         }
 
         fn open(&mut self, n: u64) -> bool {
             let step = self.trails.opened(NodeId(n));
-            if let Some((after, count)) = self.trails.wants(step.trail) {
+            let Some(trail) = step.trail else {
+                return step.was_ahead;
+            };
+            if let Some((after, count)) = self.trails.wants(trail) {
+                self.looks += 1;
                 let end = (after.0 + count as u64).min(self.files - 1);
                 let more = (after.0 + 1..=end).map(|n| Expected {
                     id: NodeId(n),
                     size: 10,
                     is_far: true,
                 });
-                self.trails.expect(step.trail, more.collect::<Vec<_>>());
+                self.trails.expect(trail, more.collect::<Vec<_>>());
             }
-            while let Some(id) = self.trails.next(step.trail) {
+            while let Some(id) = self.trails.next(trail) {
                 self.fetched.push(id.0);
             }
             step.was_ahead
@@ -371,6 +397,20 @@ mod tests {
             walk.open(n * 100 + 1);
         }
         assert!(walk.fetched.is_empty(), "{:?}", walk.fetched);
+    }
+
+    #[test]
+    fn who_goes_nowhere_in_order_costs_few_looks_and_is_followed_when_he_does() {
+        let mut walk = Walk::new(1_000_000);
+        let opened = (0..10_000).map(|n| walk.open(1000 + n * 7919 % 100_000 * 9));
+        assert_eq!(opened.filter(|was_ahead| *was_ahead).count(), 0);
+        assert!(
+            walk.fetched.is_empty() && walk.looks < 1000,
+            "{}",
+            walk.looks
+        );
+        let found = (0..1000).filter(|n| walk.open(*n)).count();
+        assert!(found >= 960, "{found}");
     }
 
     #[test]
