@@ -27,6 +27,7 @@ pub const POINTS: &[&str] = &[
     "publish.renamed",
     "publish.row",
     "orphan.kept",
+    "open.flown",
     "hydrate.whole",
     "hydrate.renamed",
     "hydrate.row",

@@ -137,6 +137,9 @@ impl Light {
         };
         match mode {
             Mode::Passthrough(backing) => reply.opened_passthrough(fh, close, &backing),
+            Mode::Cached if opened.is_cached => {
+                reply.opened(fh, FopenFlags::FOPEN_KEEP_CACHE | close);
+            }
             Mode::Cached => reply.opened(fh, self.cached | close),
         }
     }

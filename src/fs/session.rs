@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use fuser::{BackgroundSession, Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
+use fuser::{
+    BackgroundSession, Config, INodeNo, InitFlags, KernelConfig, MountOption, Session, SessionACL,
+};
 
 use super::Edge;
 use super::mounts::{How, unmount};
@@ -42,7 +44,7 @@ pub fn mount(
     events: Receiver<Event>,
 ) -> Result<Mounted> {
     let is_passthrough = Arc::new(AtomicBool::new(false));
-    let index = overlay.index.clone();
+    let (index, cached) = (overlay.index.clone(), overlay.clone());
     let edge = Edge {
         overlay,
         runtime,
@@ -57,6 +59,8 @@ pub fn mount(
     let session = Session::new(edge, &options.mountpoint, &config(options))
         .map_err(|e| explain(&e, options))?;
     let notifier = session.notifier();
+    let kernel = notifier.clone();
+    cached.set_cache(move |id, bytes| kernel.store(INodeNo(id.0), 0, bytes).is_ok());
     let notifier = std::thread::Builder::new()
         .name("larder-notify".into())
         .spawn(move || super::notify::run(&events, &notifier, &index))?;

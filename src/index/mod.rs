@@ -252,14 +252,19 @@ impl Index {
 
     /// The path of the node `id`.
     pub fn path_of(&self, id: NodeId) -> Result<Option<RelPath>> {
-        let Some(node) = self.node(id)? else {
-            return Ok(None);
-        };
-        let Some(name) = node.name else {
+        match self.node(id)? {
+            Some(node) => self.path_of_node(&node),
+            None => Ok(None),
+        }
+    }
+
+    /// The path of a node that was just read.
+    pub fn path_of_node(&self, node: &Node) -> Result<Option<RelPath>> {
+        let Some(name) = &node.name else {
             return Ok(Some(RelPath::root()));
         };
         match self.path_of_dir(node.parent)? {
-            Some(dir) => dir.join(&name).map(Some),
+            Some(dir) => dir.join(name).map(Some),
             None => Ok(None),
         }
     }

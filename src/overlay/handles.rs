@@ -31,7 +31,7 @@ impl Body {
             Body::File(file) => Some(file.clone()),
             Body::Flight(flight) => {
                 let landed = matches!(flight.stage(), crate::transfer::flight::Stage::Landed);
-                landed.then(|| flight.partial.file().clone())
+                landed.then(|| flight.partial.file()).flatten()
             }
         }
     }
@@ -163,6 +163,8 @@ pub struct Opened {
     pub writes: bool,
     /// A file with all the bytes, for reads (and writes) that need not come through us.
     pub backing: Option<Arc<File>>,
+    /// Whether the kernel's cache has all the bytes already.
+    pub is_cached: bool,
 }
 
 /// Everything that is open.

@@ -85,7 +85,10 @@ impl Overlay {
     /// Readers keep what they have open: the name gets another inode, and the caller, told that
     /// its own is stale, finds it (promise P8).
     fn step_aside(&self, id: NodeId) -> Result<Option<Opened>> {
-        self.index.edit(move |w| w.replace_id(id))?;
+        let awaited = self.awaited.clone();
+        // Before anybody can see it.
+        self.index
+            .edit(move |w| w.replace_id(id).map(|new| awaited.expect(new)))?;
         if let Some(open) = self.opens.node(id) {
             open.lock().detached = true;
         }

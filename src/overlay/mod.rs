@@ -7,6 +7,7 @@
 //! that end within a deadline.
 
 pub mod audit;
+mod awaited;
 mod close;
 mod compare;
 pub mod conflicts;
@@ -129,6 +130,9 @@ impl Attr {
     }
 }
 
+/// Gives the kernel's cache all the bytes of a file; whether it took them.
+type KernelCache = Box<dyn Fn(NodeId, &[u8]) -> bool + Send + Sync>;
+
 /// Who asks, as far as files made here belong to somebody.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
@@ -193,6 +197,8 @@ pub struct Overlay {
     all_reconciled: AtomicBool,
     /// What a power cut may have taken something of.
     outage: OnceLock<outage::Outage>,
+    kernel: OnceLock<KernelCache>,
+    awaited: Arc<awaited::Awaited>,
     /// Nothing goes up as long as that is not known.
     in_doubt: Arc<AtomicBool>,
     /// What was found in the folder has its place in the outbox.
@@ -284,6 +290,8 @@ impl Overlay {
             reconciled: Mutex::new(HashSet::new()),
             all_reconciled: AtomicBool::new(false),
             outage: OnceLock::new(),
+            kernel: OnceLock::new(),
+            awaited: Arc::default(),
             in_doubt,
             in_order,
             found: AtomicU64::new(0),
@@ -305,6 +313,17 @@ impl Overlay {
             matches!(cleared, Some(Ok(())))
         });
         overlay
+    }
+
+    /// Says how the kernel is given the bytes of a file before it asks for them.
+    pub fn set_cache(&self, give: impl Fn(NodeId, &[u8]) -> bool + Send + Sync + 'static) {
+        // Said once, when the mount is made.
+        let _ = self.kernel.set(Box::new(give));
+    }
+
+    /// The caller holds the node, which nobody has open.
+    fn hand_over(&self, id: NodeId, bytes: &[u8]) -> bool {
+        self.kernel.get().is_some_and(|give| give(id, bytes))
     }
 
     fn is_local_only(&self, path: &RelPath) -> bool {

@@ -11,6 +11,7 @@ use super::handles::{Body, OpenNode, OpenState, Opened};
 use super::{Answer, Overlay};
 use crate::beneath::{Mode, OFlags, facts_of};
 use crate::config::Offline;
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, NodeKind};
 use crate::object::ByteRange;
@@ -20,6 +21,13 @@ use crate::transfer::flight::{Flight, Passenger, Stage};
 /// Up to this size a file is fetched whole before its `open()` returns: one round trip either way,
 /// and every error is the open's.
 const WHOLE_AT_OPEN: u64 = 1 << 20;
+
+/// How far a file is.
+enum Here {
+    Opened(Opened),
+    /// It has to be fetched.
+    Far(Node),
+}
 
 /// What a caller wants of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,24 +44,31 @@ impl Overlay {
         if access.write || access.truncate {
             return self.open_for_writing(id, access);
         }
+        if self.awaited.is_awaited(id) {
+            let this = self.clone();
+            return Answer::later(async move {
+                this.awaited.wait(id).await;
+                this.open(id, access).get().await
+            });
+        }
         match self.open_here(id) {
-            Ok(Some(opened)) => {
+            Ok(Here::Opened(opened)) => {
                 self.metrics.hits.add(1);
                 self.ahead.opened(id, true);
                 Answer::Now(Ok(opened))
             }
-            Ok(None) => {
+            Ok(Here::Far(node)) => {
                 self.metrics.misses.add(1);
                 self.ahead.opened(id, false);
                 let this = self.clone();
-                Answer::later(async move { this.open_remote(id).await })
+                Answer::later(async move { this.open_remote(id, node).await })
             }
             Err(error) => Answer::Now(Err(error)),
         }
     }
 
-    /// Opens what is open already, or held. None: it has to be fetched.
-    fn open_here(&self, id: NodeId) -> Result<Option<Opened>> {
+    /// Opens what is open already, or held.
+    fn open_here(&self, id: NodeId) -> Result<Here> {
         let _paths = self.commit.paths_stay();
         let _node = self.commit.hold(id);
         if let Some(open) = self.opens.node(id) {
@@ -63,21 +78,29 @@ impl Overlay {
                 state.body = Body::File(whole);
             }
             if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_))) {
-                return Ok(None);
+                return Ok(Here::Far(state.node.clone()));
             }
-            return Ok(Some(self.enter_handle(&open, &mut state, false)));
+            return Ok(Here::Opened(self.enter_handle(&open, &mut state, false)));
         }
         if let Some(file) = self.undone_file(id)?
             && let Some(node) = self.index.node(id)?
         {
-            return Ok(Some(self.enter(node, Body::File(Arc::new(file)), false)));
+            return Ok(Here::Opened(self.enter(
+                node,
+                Body::File(Arc::new(file)),
+                false,
+            )));
         }
         let node = self.need_file(id)?;
         let Some(file) = self.open_held(&node, OFlags::RDONLY)? else {
-            return Ok(None);
+            return Ok(Here::Far(node));
         };
         self.used(id);
-        Ok(Some(self.enter(node, Body::File(Arc::new(file)), false)))
+        Ok(Here::Opened(self.enter(
+            node,
+            Body::File(Arc::new(file)),
+            false,
+        )))
     }
 
     pub(super) fn need_file(&self, id: NodeId) -> Result<Node> {
@@ -160,38 +183,33 @@ impl Overlay {
             id: open.id,
             writes,
             backing: state.body.whole(),
+            is_cached: false,
         }
     }
 
-    async fn open_remote(self: Arc<Self>, id: NodeId) -> Result<Opened> {
+    async fn open_remote(self: Arc<Self>, id: NodeId, mut node: Node) -> Result<Opened> {
         let mut tries = 0;
         loop {
-            let node = self.need_file(id)?;
             let flown = self.take_off(&node).await;
             match flown {
                 Ok(passenger) => {
-                    let _paths = self.commit.paths_stay();
-                    let _node = self.commit.hold(id);
-                    if let Some(open) = self.opens.node(id) {
-                        let mut state = open.lock();
-                        if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_)))
-                        {
-                            state.body = body_of(passenger);
-                        }
-                        return Ok(self.enter_handle(&open, &mut state, false));
+                    if let Some(opened) = self.enter_flown(node, passenger)? {
+                        return Ok(opened);
                     }
-                    if self.index.node(id)?.is_none() {
-                        return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+                    if let Here::Opened(opened) = self.open_here(id)? {
+                        return Ok(opened);
                     }
-                    self.used(id);
-                    return Ok(self.enter(node, body_of(passenger), false));
+                    if tries == 3 {
+                        return Err(Error::new(Kind::Busy, "the file keeps changing"));
+                    }
+                    tries += 1;
                 }
                 // Given up for want of readers just as this one came: it goes on from there.
                 Err(error) if error.kind() == Kind::Cancelled && tries < 3 => tries += 1,
                 // Held by now, or another version: the row knows.
                 Err(error) if matches!(error.kind(), Kind::Stale | Kind::NotFound) && tries < 3 => {
                     tries += 1;
-                    if let Some(opened) = self.open_here(id)? {
+                    if let Here::Opened(opened) = self.open_here(id)? {
                         return Ok(opened);
                     }
                     self.ask_again(id).await;
@@ -199,16 +217,45 @@ impl Overlay {
                 }
                 Err(error) => return Err(self.unreadable(error)),
             }
+            node = self.need_file(id)?;
         }
     }
 
-    async fn take_off(&self, node: &Node) -> Result<Passenger> {
-        let passenger = self.downloads.board(node)?;
-        if node.size <= WHOLE_AT_OPEN {
-            passenger.landed().await?;
-        } else {
-            passenger.flowing().await?;
+    /// Opens what came. None: the file was written here meanwhile.
+    fn enter_flown(&self, node: Node, flight: Passenger) -> Result<Option<Opened>> {
+        let id = node.id;
+        crash::point("open.flown");
+        let _paths = self.commit.paths_stay();
+        let _node = self.commit.hold(id);
+        if let Some(open) = self.opens.node(id) {
+            let mut state = open.lock();
+            if matches!(&state.body, Body::Flight(f) if matches!(f.stage(), Stage::Failed(_))) {
+                state.body = body_of(flight);
+            }
+            return Ok(Some(self.enter_handle(&open, &mut state, false)));
         }
+        let Some(now) = self.index.node(id)? else {
+            return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+        };
+        if now.dirty != 0 || now.origin.as_ref() != Some(&flight.version) {
+            return Ok(None);
+        }
+        self.used(id);
+        // Nobody has it open or can write to it now: the kernel's copy will be right.
+        let is_cached = content_of(&flight).is_some_and(|all| self.hand_over(id, &all));
+        let opened = self.enter(node, body_of(flight), false);
+        Ok(Some(Opened {
+            is_cached,
+            ..opened
+        }))
+    }
+
+    async fn take_off(&self, node: &Node) -> Result<Passenger> {
+        if node.size <= WHOLE_AT_OPEN {
+            return self.downloads.bring_small(node).await;
+        }
+        let passenger = self.downloads.board(node)?;
+        passenger.flowing().await?;
         Ok(passenger)
     }
 
@@ -311,6 +358,14 @@ fn body_of(passenger: Passenger) -> Body {
         Some(file) => Body::File(file),
         None => body,
     }
+}
+
+/// All the bytes of a file that lies in memory: the kernel can have them with the answer, and asks
+/// for none of them.
+fn content_of(flight: &Flight) -> Option<Bytes> {
+    let landed = matches!(flight.stage(), Stage::Landed) && flight.partial.file().is_none();
+    let all = || flight.partial.read(&(0..flight.size())).ok();
+    landed.then(all).flatten().filter(|all| !all.is_empty())
 }
 
 fn read_file(file: &File, offset: u64, len: u32) -> Result<Bytes> {

@@ -204,6 +204,7 @@ impl Overlay {
             Some(open) => self.join_writers(&open, access)?,
             None => self.open_first_writer(id, access)?,
         };
+        self.awaited.came(id);
         Ok(opened.map(|opened| self.through_us(opened)))
     }
 

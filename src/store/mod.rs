@@ -22,6 +22,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -34,15 +35,17 @@ use crate::path::{Name, RESERVED, RelPath};
 pub mod aside;
 pub mod evict;
 pub mod graveyard;
+mod memory;
 pub mod partial;
 pub mod ranges;
 pub mod removing;
 pub mod staged;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use evict::{Candidate, Limits, Need, Usage};
-pub use partial::{Partial, PartialId};
+pub use partial::{Given, Partial, PartialId};
 pub use ranges::RangeSet;
 pub use removing::Leaving;
 pub use staged::{Staged, StagedId};
@@ -60,6 +63,10 @@ pub struct Store {
     graveyard: Dir,
     clock: Clock,
     chance: Chance,
+    /// Bytes of downloads that lie in memory.
+    in_memory: Arc<AtomicU64>,
+    /// Until when files are synced one by one, by the clock.
+    apart_until: AtomicI64,
     _lock: Lock,
 }
 
@@ -102,6 +109,8 @@ impl Store {
             larder,
             clock,
             chance,
+            in_memory: Arc::default(),
+            apart_until: AtomicI64::new(0),
             _lock: lock,
         })
     }

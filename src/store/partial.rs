@@ -4,7 +4,10 @@
 //! written to it. The set is saved beside it, and only after the bytes it speaks of
 //! were synced: what a restart finds in it is really there. It promises nothing about
 //! *which* bytes were written; that they belong to the version is for the caller to
-//! verify before [`Partial::publish`].
+//! verify before [`Partial::settle`].
+//!
+//! A small one may lie in memory until it is whole: whoever waits for it does not wait for the
+//! disk. Of such a one a restart finds nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,11 +17,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::memory::Parcel;
 use super::{RangeSet, Store, own_path};
 use crate::beneath::{
-    Dir, Facts, FileKind, Mode, OFlags, Onto, facts_of, set_mode_of, set_times_of,
+    Dir, Facts, FileKind, Mode, OFlags, Onto, facts_of, set_mode_of, set_owner_of, set_times_of,
 };
 use crate::error::{About, Error, Kind, Result};
 use crate::object::{ByteRange, Version};
@@ -65,14 +70,30 @@ impl fmt::Display for PartialId {
 pub struct Partial {
     dir: Arc<Dir>,
     names: Names,
-    file: Arc<File>,
-    ino: u64,
+    data: Mutex<Data>,
     size: u64,
     have: Mutex<RangeSet>,
     /// What was saved last; held while saving.
     saved: Mutex<RangeSet>,
     /// Whether there may be a saved set on the disk, whatever it says.
     is_saved: AtomicBool,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Data {
+    /// Of the full length, with holes, and its inode.
+    File(Arc<File>, u64),
+    Memory(Parcel),
+}
+
+/// What a file gets before it gets its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    pub mtime_ns: i64,
+    pub mode: u32,
+    /// User and group, where they were given to it here.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// The files of one download.
@@ -114,8 +135,7 @@ impl Store {
         Ok(Partial {
             dir: self.partial.clone(),
             names,
-            file: Arc::new(file),
-            ino: facts.ino,
+            data: Mutex::new(Data::File(Arc::new(file), facts.ino)),
             size,
             saved: Mutex::new(have.clone()),
             is_saved: AtomicBool::new(facts.size == size),
@@ -129,6 +149,22 @@ impl Store {
         let has_set = |left: &Leftover| left.names.iter().any(|n| n.as_bytes().ends_with(b".have"));
         let noted = left.filter(|left| left.has_data && has_set(left));
         Ok(noted.fold((0, 0), |(n, bytes), left| (n + 1, bytes + left.bytes)))
+    }
+
+    /// Starts a download of `size` bytes in memory, if there is room for it.
+    pub fn partial_in_memory(&self, id: &PartialId, size: u64) -> Result<Option<Partial>> {
+        let Some(parcel) = Parcel::new(&self.in_memory, size) else {
+            return Ok(None);
+        };
+        Ok(Some(Partial {
+            dir: self.partial.clone(),
+            names: Names::new(id)?,
+            data: Mutex::new(Data::Memory(parcel)),
+            size,
+            saved: Mutex::default(),
+            is_saved: AtomicBool::new(false),
+            have: Mutex::default(),
+        }))
     }
 
     /// Removes downloads that nobody continues: never those that `keep` wants, of the others
@@ -191,9 +227,25 @@ impl Partial {
         self.names.data.as_bytes() == id.0.as_bytes()
     }
 
-    /// The file, open for reading and writing, `size` bytes long with holes.
-    pub fn file(&self) -> &Arc<File> {
-        &self.file
+    /// The file, open for reading and writing, `size` bytes long with holes; none while the bytes
+    /// are in memory.
+    pub fn file(&self) -> Option<Arc<File>> {
+        match &*held(&self.data) {
+            Data::File(file, _) => Some(file.clone()),
+            Data::Memory(_) => None,
+        }
+    }
+
+    /// Bytes that are here.
+    pub fn read(&self, range: &ByteRange) -> Result<Bytes> {
+        let file = match &mut *held(&self.data) {
+            Data::File(file, _) => file.clone(),
+            Data::Memory(parcel) => return parcel.read(range, self.is_complete()),
+        };
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start)
+            .about(&self.names.data)?;
+        Ok(bytes.into())
     }
 
     /// The length it will have.
@@ -234,33 +286,39 @@ impl Partial {
             let why = format!("bytes beyond the length of {}", self.size);
             return Err(Error::new(Kind::Range, why).about(&self.names.data));
         };
-        self.file
-            .write_all_at(bytes, offset)
-            .about(&self.names.data)?;
-        self.note(offset..end);
+        let file = match &mut *held(&self.data) {
+            Data::File(file, _) => Some(file.clone()),
+            Data::Memory(parcel) => {
+                parcel.write(offset, bytes)?;
+                None
+            }
+        };
+        if let Some(file) = file {
+            file.write_all_at(bytes, offset).about(&self.names.data)?;
+        }
+        held(&self.have).insert(offset..end);
         Ok(())
     }
 
-    /// Notes bytes that were written to [`file`](Partial::file) by other means.
-    pub fn note(&self, range: ByteRange) {
-        held(&self.have).insert(range.start..range.end.min(self.size));
-    }
-
-    /// Makes what is here outlive a restart and a power cut.
+    /// Makes what is here outlive a restart and a power cut, unless it is in memory.
     pub fn checkpoint(&self) -> Result<()> {
+        let (file, ino) = match &*held(&self.data) {
+            Data::File(file, ino) => (file.clone(), *ino),
+            Data::Memory(_) => return Ok(()),
+        };
         let mut saved = held(&self.saved);
         // Taken before the sync: a range that is noted meanwhile may not be covered by it.
         let have = self.have();
         if *saved == have {
             return Ok(());
         }
-        self.file.sync_data().about(&self.names.data)?;
+        file.sync_data().about(&self.names.data)?;
         self.is_saved.store(true, Ordering::SeqCst);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let mut next = self
             .dir
             .open_file(&self.names.next, flags, Mode::RUSR | Mode::WUSR)?;
-        let text = text_of(self.ino, self.size, &have);
+        let text = text_of(ino, self.size, &have);
         next.write_all(text.as_bytes()).about(&self.names.next)?;
         self.dir
             .rename(&self.names.next, &self.names.have, Onto::Replace)?;
@@ -268,17 +326,64 @@ impl Partial {
         Ok(())
     }
 
-    /// Moves the whole file to its name in the tree, over what is there, with its time and
-    /// mode; after this, a power cut cannot leave the name with other bytes.
+    /// Gets the whole file ready for its name in the tree, but for being synced.
     /// [`Kind::Corrupt`] while bytes are missing.
-    pub fn publish(&self, store: &Store, to: &RelPath, mtime_ns: i64, mode: u32) -> Result<Facts> {
+    pub fn settle(&self, given: &Given) -> Result<()> {
         if !self.is_complete() {
-            return Err(Error::new(Kind::Corrupt, "not all bytes have come").about(to));
+            return Err(
+                Error::new(Kind::Corrupt, "not all bytes have come").about(&self.names.data)
+            );
         }
-        set_mode_of(&self.file, mode).about(to)?;
-        set_times_of(&self.file, None, Some(mtime_ns)).about(to)?;
+        let file = match self.file() {
+            Some(file) => file,
+            None => self.unload()?,
+        };
+        if let Some((uid, gid)) = given.owner {
+            // As far as this process may: who may not has nothing of other users' either.
+            let _ = set_owner_of(&file, uid, gid);
+        }
+        set_mode_of(&file, given.mode).about(&self.names.data)?;
+        set_times_of(&file, None, Some(given.mtime_ns)).about(&self.names.data)
+    }
+
+    /// Syncs the settled file: a power cut cannot take anything of it.
+    pub fn sync(&self) -> Result<()> {
+        let file = self
+            .file()
+            .ok_or_else(|| Error::new(Kind::Io, "it is in memory still"))?;
         // All of it, not only the data: a lost mtime would look like a change made here.
-        self.file.sync_all().about(to)?;
+        file.sync_all().about(&self.names.data)
+    }
+
+    /// From memory to the disk.
+    fn unload(&self) -> Result<Arc<File>> {
+        let bytes = self.read(&(0..self.size))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let make = || {
+            self.dir
+                .open_file(&self.names.data, flags, Mode::RUSR | Mode::WUSR)
+        };
+        let file = match make() {
+            // Of an earlier download, which was not one in memory, or was cut short here.
+            Err(error) if error.kind() == Kind::Exists => {
+                self.discard()?;
+                make()?
+            }
+            made => made?,
+        };
+        if let Err(error) = file.write_all_at(&bytes, 0) {
+            remove(&self.dir, &self.names.data)?;
+            return Err(error).about(&self.names.data);
+        }
+        let ino = facts_of(&file)?.ino;
+        let file = Arc::new(file);
+        *held(&self.data) = Data::File(file.clone(), ino);
+        Ok(file)
+    }
+
+    /// Moves the file, settled and synced, to its name in the tree, over what is there; after this, a power cut
+    /// cannot leave the name with other bytes.
+    pub fn place(&self, store: &Store, to: &RelPath) -> Result<Facts> {
         let facts = store.place(&self.dir, &self.names.data, to)?;
         if self.is_saved.load(Ordering::SeqCst) {
             remove(&self.dir, &self.names.have)?;
@@ -291,6 +396,10 @@ impl Partial {
         let mut saved = held(&self.saved);
         *saved = RangeSet::new();
         *held(&self.have) = RangeSet::new();
+        if let Data::Memory(parcel) = &mut *held(&self.data) {
+            parcel.clear();
+            return Ok(());
+        }
         remove(&self.dir, &self.names.have)
     }
 
@@ -324,9 +433,9 @@ fn remove(dir: &Dir, path: &RelPath) -> Result<()> {
     }
 }
 
-fn held(set: &Mutex<RangeSet>) -> MutexGuard<'_, RangeSet> {
-    // A set is whole between any two statements, so a panic elsewhere does not spoil it.
-    set.lock().unwrap_or_else(PoisonError::into_inner)
+fn held<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each part is whole between any two statements, so a panic elsewhere does not spoil it.
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The saved set of the file with `facts`. One that is damaged, or of another file, is none.

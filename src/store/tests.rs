@@ -40,6 +40,14 @@ fn id(text: &str) -> PartialId {
     PartialId::new("http://lan", &p(text), &Version::new("v1").unwrap())
 }
 
+fn given(mtime_ns: i64, mode: u32) -> Given {
+    Given {
+        mtime_ns,
+        mode,
+        owner: None,
+    }
+}
+
 fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
     result.unwrap_err().kind()
 }
@@ -213,10 +221,7 @@ fn p11_a_full_disk_says_so_and_publishes_nothing() {
     let chunk = vec![7; 256 << 10];
     let failed = (0..16).find_map(|n| partial.write_at(n * chunk.len() as u64, &chunk).err());
     assert_eq!(failed.unwrap().kind(), Kind::NoSpace);
-    assert_eq!(
-        kind(partial.publish(&store, &p("big"), 0, 0o644)),
-        Kind::Corrupt
-    );
+    assert_eq!(kind(partial.settle(&given(0, 0o644))), Kind::Corrupt);
     let staged = store.stage(0o644).unwrap();
     let full = staged.file.write_all_at(&chunk, 0).about("staged");
     assert_eq!(kind(full), Kind::NoSpace);
@@ -426,9 +431,7 @@ fn a_download_goes_on_with_what_was_saved_and_only_that() {
     let store = open(temp.path()).unwrap();
     let partial = store.partial(&id("f"), 100).unwrap();
     assert_eq!(partial.holes(0..100), [30..60, 70..100]);
-    let mut bytes = [0; 30];
-    partial.file().read_exact_at(&mut bytes, 0).unwrap();
-    assert_eq!(bytes, [1; 30]);
+    assert_eq!(partial.read(&(0..30)).unwrap(), [1; 30].as_slice());
     assert_eq!(kind(partial.write_at(95, &[0; 6])), Kind::Range);
     assert_eq!(kind(partial.write_at(u64::MAX, &[0])), Kind::Range);
     partial.discard().unwrap();
@@ -442,16 +445,13 @@ fn p1_p13_a_whole_download_is_published_with_its_time_and_mode() {
     let partial = store.partial(&id("f"), 6).unwrap();
     partial.write_at(3, b"def").unwrap();
     partial.checkpoint().unwrap();
-    assert_eq!(
-        kind(partial.publish(&store, &p("d/f"), 1, 0o644)),
-        Kind::Corrupt
-    );
+    assert_eq!(kind(partial.settle(&given(1, 0o644))), Kind::Corrupt);
     assert!(!temp.path().join("d").exists());
     partial.write_at(0, b"abc").unwrap();
     assert!(partial.is_complete());
-    let facts = partial
-        .publish(&store, &p("d/f"), 1_234_567_891, 0o440)
-        .unwrap();
+    partial.settle(&given(1_234_567_891, 0o440)).unwrap();
+    partial.sync().unwrap();
+    let facts = partial.place(&store, &p("d/f")).unwrap();
     assert_eq!(
         (facts.mtime_ns, facts.mode, facts.size),
         (1_234_567_891, 0o440, 6)
@@ -459,10 +459,88 @@ fn p1_p13_a_whole_download_is_published_with_its_time_and_mode() {
     assert_eq!(fs::read(temp.path().join("d/f")).unwrap(), b"abcdef");
     assert_eq!(count(&temp.path().join(".larder/partial")), 0);
     let empty = store.partial(&id("empty"), 0).unwrap();
+    empty.settle(&given(7, 0o644)).unwrap();
+    empty.sync().unwrap();
+    assert_eq!(empty.place(&store, &p("empty")).unwrap().size, 0);
+}
+
+#[test]
+fn p1_a_download_in_memory_reaches_the_disk_when_it_is_whole() {
+    let (temp, store) = new();
+    let own = temp.path().join(".larder/partial");
+    // What an earlier one left must neither be in the way nor count.
+    let left = store.partial(&id("f"), 6).unwrap();
+    left.write_at(0, b"??????").unwrap();
+    left.checkpoint().unwrap();
+    let partial = store.partial_in_memory(&id("f"), 6).unwrap().unwrap();
+    assert_eq!((partial.covered(), partial.file().is_none()), (0, true));
+    partial.write_at(3, b"def").unwrap();
+    partial.checkpoint().unwrap();
+    assert_eq!(partial.read(&(3..6)).unwrap(), b"def".as_slice());
+    assert_eq!(kind(partial.settle(&given(1, 0o644))), Kind::Corrupt);
+    partial.start_over().unwrap();
+    assert_eq!(partial.covered(), 0);
+    partial.write_at(0, b"abc").unwrap();
+    partial.write_at(3, b"def").unwrap();
+    let all = partial.read(&(0..6)).unwrap();
+    assert_eq!(kind(partial.write_at(5, b"gh")), Kind::Range);
+    partial.settle(&given(1_234_567_891, 0o440)).unwrap();
+    assert!(partial.file().is_some());
+    partial.sync().unwrap();
+    let facts = partial.place(&store, &p("d/f")).unwrap();
     assert_eq!(
-        empty.publish(&store, &p("empty"), 7, 0o644).unwrap().size,
-        0
+        (facts.mtime_ns, facts.mode, facts.size),
+        (1_234_567_891, 0o440, 6)
     );
+    assert_eq!(fs::read(temp.path().join("d/f")).unwrap(), b"abcdef");
+    assert_eq!(
+        (all, partial.read(&(2..4)).unwrap()),
+        (b"abcdef".as_slice().into(), b"cd".as_slice().into())
+    );
+    assert_eq!(count(&own), 0);
+}
+
+#[test]
+fn p1_several_are_synced_together_but_for_those_that_could_not_be_settled() {
+    let (_temp, store) = new();
+    let partials: Vec<_> = (0..6u8)
+        .map(|n| {
+            let id = id(&n.to_string());
+            let partial = store.partial_in_memory(&id, 3).unwrap().unwrap();
+            partial
+                .write_at(0, &[n; 3][..if n == 2 { 2 } else { 3 }])
+                .unwrap();
+            partial
+        })
+        .collect();
+    let settle = |partial: &Partial| partial.settle(&given(1, 0o644));
+    for together in [&partials[..2], &partials[1..]] {
+        let settled = together.iter().map(|one| settle(one).map(|()| one));
+        let synced: Vec<_> = store.sync(settled.collect());
+        let bad = |n: usize| synced.get(n).is_some_and(|done| done.is_err());
+        let unsettled: Vec<_> = (0..together.len()).filter(|n| bad(*n)).collect();
+        assert_eq!(
+            unsettled,
+            if together.len() == 2 { vec![] } else { vec![1] }
+        );
+    }
+}
+
+#[test]
+fn what_lies_in_memory_is_bounded_and_freed() {
+    let (temp, store) = new();
+    let take = |name: &str| store.partial_in_memory(&id(name), 1 << 20).unwrap();
+    let held: Vec<_> = (0..64).map(|n| take(&n.to_string()).unwrap()).collect();
+    assert!(take("one more").is_none());
+    // On the disk it counts no more.
+    held[0].write_at(0, &vec![1; 1 << 20]).unwrap();
+    held[0].settle(&given(1, 0o644)).unwrap();
+    let more = take("one more");
+    assert!(more.is_some() && take("and one").is_none());
+    drop((held, more));
+    let again: Vec<_> = (0..64).filter_map(|n| take(&n.to_string())).collect();
+    assert_eq!(again.len(), 64);
+    assert_eq!(count(&temp.path().join(".larder/partial")), 1);
 }
 
 #[test]
@@ -513,9 +591,7 @@ fn p1_a_set_saved_amid_writes_never_claims_more_than_was_written() {
                 partial.checkpoint().unwrap();
                 let again = store.partial(&id("f"), size).unwrap();
                 for range in again.have().iter() {
-                    let mut bytes = vec![0; (range.end - range.start) as usize];
-                    again.file().read_exact_at(&mut bytes, range.start).unwrap();
-                    assert!(bytes.iter().all(|byte| *byte == 9));
+                    assert!(again.read(range).unwrap().iter().all(|byte| *byte == 9));
                 }
             }
         });

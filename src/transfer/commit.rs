@@ -5,21 +5,34 @@
 //! resumes, a staged file whose `close()` is on record, or a file in the tree whose row
 //! is found out of date by its facts and follows it.
 
+use std::collections::BTreeSet;
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
-use crate::beneath::{Facts, set_owner_of};
+use crate::beneath::Facts;
 use crate::clock::Clock;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Index, NodeId, Seen};
+use crate::index::{Index, Node, NodeId, Seen, node};
 use crate::object::{RemoteId, Sha256, Version};
 use crate::path::RelPath;
-use crate::store::{Partial, StagedId, Store};
+use crate::store::{Given, Partial, StagedId, Store};
 
 /// Locks for single nodes are shared by hash.
 const STRIPES: usize = 64;
+
+/// Downloads that get their names in one go: openers wait for them meanwhile.
+const PLACED: usize = 8;
+
+/// A download that is whole and verified.
+pub struct Whole<'a> {
+    /// As it was when the download began.
+    pub node: &'a Node,
+    pub version: &'a (RemoteId, Version),
+    pub partial: &'a Partial,
+    pub sha256: Sha256,
+}
 
 type Clear = Box<dyn Fn(&RelPath) -> bool + Send + Sync>;
 
@@ -86,37 +99,111 @@ impl Commit {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A download is whole and verified: publishes it. False if the node became something else
-    /// meanwhile; the bytes are then dropped, and those who read them keep them open.
-    pub fn hydrated(
-        &self,
-        id: NodeId,
-        version: (RemoteId, Version),
-        partial: &Partial,
-        sha256: Option<Sha256>,
-    ) -> Result<bool> {
+    /// The same for several nodes at once; nobody else holds one and waits for another.
+    fn hold_all(&self, ids: impl Iterator<Item = NodeId>) -> Vec<MutexGuard<'_, ()>> {
+        let stripes: BTreeSet<usize> = ids.map(|id| id.0 as usize % STRIPES).collect();
+        let hold = |stripe: usize| self.nodes[stripe].lock();
+        let held = stripes.into_iter().map(hold);
+        held.map(|node| node.unwrap_or_else(PoisonError::into_inner))
+            .collect()
+    }
+
+    /// Publishes downloads, in the same order. Each answer: false if the node became something
+    /// else meanwhile; its bytes are then dropped, and those who read them keep them.
+    pub fn hydrated(&self, all: &[Whole<'_>]) -> Vec<Result<bool>> {
+        // The disk is waited for before anybody has to wait for us.
+        let settled = self.settled(all);
+        let together = all.chunks(PLACED).zip(settled.chunks(PLACED));
+        together
+            .flat_map(|(all, settled)| self.place(all, settled))
+            .collect()
+    }
+
+    /// All of it on the disk, for good, as the nodes had it.
+    fn settled(&self, all: &[Whole<'_>]) -> Vec<Result<()>> {
+        let settle = |whole: &Whole<'_>| whole.partial.settle(&given(whole.node));
+        let settled = all
+            .iter()
+            .map(|whole| settle(whole).map(|()| whole.partial));
+        self.store.sync(settled.collect())
+    }
+
+    fn place(&self, all: &[Whole<'_>], settled: &[Result<()>]) -> Vec<Result<bool>> {
         let _paths = self.paths_stay();
-        let _node = self.hold(id);
-        let current = self.index.node(id)?;
-        let wanted = current.filter(|n| n.dirty == 0 && n.origin.as_ref() == Some(&version));
-        let (Some(node), Some(path)) = (wanted, self.index.path_of(id)?) else {
-            partial.discard()?;
-            return Ok(false);
-        };
+        let _nodes = self.hold_all(all.iter().map(|whole| whole.node.id));
         crash::point("hydrate.whole");
-        if let (Some(uid), Some(gid)) = (node.uid, node.gid) {
-            // As far as this process may: who may not has nothing of other users' either.
-            let _ = set_owner_of(partial.file(), uid, gid);
-        }
-        let publish = || partial.publish(&self.store, &path, node.mtime_ns, node.mode);
-        let facts = self.put_at(&path, publish)?;
+        let now = match self.wanted(all) {
+            Ok(now) => now,
+            Err(error) => return all.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let placed: Vec<Result<Option<Seen>>> = all
+            .iter()
+            .zip(settled)
+            .zip(now)
+            .map(|((whole, settled), now)| {
+                settled.clone()?;
+                self.place_one(whole, now)
+            })
+            .collect();
         crash::point("hydrate.renamed");
-        let now_ms = self.clock.now_ms();
-        let kept = self
-            .index
-            .edit(move |w| w.hydrated(id, &version, seen(&facts), sha256, now_ms))?;
+        let kept = self.record(all, &placed);
         crash::point("hydrate.row");
-        Ok(kept)
+        let mut kept = kept.map(Vec::into_iter);
+        let answer = |placed: Result<Option<Seen>>| match (placed?, &mut kept) {
+            (None, _) => Ok(false),
+            (Some(_), Ok(kept)) => Ok(kept.next().unwrap_or_default()),
+            (Some(_), Err(error)) => Err(error.clone()),
+        };
+        placed.into_iter().map(answer).collect()
+    }
+
+    /// Each node, if it still is what came.
+    fn wanted(&self, all: &[Whole<'_>]) -> Result<Vec<Option<Node>>> {
+        self.index.read(|c| {
+            let each = all.iter().map(|whole| {
+                let node = node::node(c, whole.node.id)?;
+                Ok(node.filter(|n| n.dirty == 0 && n.origin.as_ref() == Some(whole.version)))
+            });
+            each.collect()
+        })
+    }
+
+    /// Gives one file its name; none if the node became something else.
+    fn place_one(&self, whole: &Whole<'_>, now: Option<Node>) -> Result<Option<Seen>> {
+        let path = now.as_ref().map(|node| self.index.path_of_node(node));
+        let (Some(node), Some(path)) = (now, path.transpose()?.flatten()) else {
+            whole.partial.discard()?;
+            return Ok(None);
+        };
+        if given(&node) != given(whole.node) {
+            whole.partial.settle(&given(&node))?;
+            whole.partial.sync()?;
+        }
+        let facts = self.put_at(&path, || whole.partial.place(&self.store, &path))?;
+        Ok(Some(seen(&facts)))
+    }
+
+    /// One edit for all that were placed; whether each still was what came.
+    fn record(&self, all: &[Whole<'_>], placed: &[Result<Option<Seen>>]) -> Result<Vec<bool>> {
+        let rows: Vec<_> = all
+            .iter()
+            .zip(placed)
+            .filter_map(|(whole, placed)| {
+                let seen = placed.as_ref().ok().copied().flatten()?;
+                Some((whole.node.id, whole.version.clone(), seen, whole.sha256))
+            })
+            .collect();
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now_ms = self.clock.now_ms();
+        self.index.edit(move |w| {
+            let each = rows.into_iter();
+            each.map(|(id, version, seen, sha256)| {
+                w.hydrated(id, &version, seen, Some(sha256), now_ms)
+            })
+            .collect()
+        })
     }
 
     /// A staged file was closed by its last writer: publishes it. `queue`: whether it may leave.
@@ -206,6 +293,14 @@ impl Commit {
         self.index.edit(move |w| w.not_held(id, now))?;
         crash::point("evict.row");
         Ok(true)
+    }
+}
+
+fn given(node: &Node) -> Given {
+    Given {
+        mtime_ns: node.mtime_ns,
+        mode: node.mode,
+        owner: node.uid.zip(node.gid),
     }
 }
 

@@ -7,38 +7,47 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::commit::Commit;
 use super::flight::{Flight, Passenger, Stage};
+use super::landing::Landings;
 use super::pilot::Pilot;
 use super::sources::Sources;
-use crate::backends::remote::{Remote, Remotes};
+use crate::backends::remote::Remotes;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Held, Node, NodeId, Replica};
+use crate::index::{Held, Node, NodeId, node as rows};
 use crate::metrics::Metrics;
-use crate::object::{ByteRange, RemoteId, Sha256};
-use crate::store::PartialId;
+use crate::object::{ByteRange, RemoteId};
+use crate::store::{Partial, PartialId};
 
 /// How often a file is looked for that is replaced all the time.
 const TRIES: u32 = 4;
-/// Landed files that are being made durable at once: the disk groups what it is asked for together.
-const LANDINGS: usize = 24;
 /// Up to this size a file counts as small: it has lanes that big ones cannot take.
 const SMALL: u64 = 8 << 20;
+
+/// Up to this size a file may lie in memory until it is whole.
+const SMALLEST: u64 = 1 << 20;
+
+/// A flight that is to be flown.
+struct Start {
+    flight: Arc<Flight>,
+    sources: Arc<Sources>,
+    lanes: Arc<Semaphore>,
+}
 
 /// Everything that comes down.
 pub struct Downloads {
     pub(super) commit: Arc<Commit>,
     pub(super) remotes: Remotes,
-    metrics: Arc<Metrics>,
-    runtime: tokio::runtime::Handle,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: tokio::runtime::Handle,
     flights: Mutex<HashMap<NodeId, Weak<Flight>>>,
     small_lanes: Arc<Semaphore>,
     big_lanes: Arc<Semaphore>,
     /// Whoever fetches ahead bounds itself.
     ahead_lanes: Arc<Semaphore>,
-    landings: Semaphore,
+    pub(super) landings: Landings,
     /// Makes room on a full disk, if there is something to drop; blocks. False: there is not.
     room: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
     /// Keep nothing: what is read is not published.
@@ -64,7 +73,7 @@ impl Downloads {
             small_lanes: Arc::new(Semaphore::new(lanes.max(1))),
             big_lanes: Arc::new(Semaphore::new((lanes / 2).max(1))),
             ahead_lanes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-            landings: Semaphore::new(LANDINGS),
+            landings: Landings::new(),
             room: OnceLock::new(),
             stream_only,
         })
@@ -124,28 +133,59 @@ impl Downloads {
         self.board_in(node, &self.ahead_lanes, true)
     }
 
+    /// Brings a small file, in memory where there is room, and ends when it is verified. What is on
+    /// its way already is waited for.
+    pub async fn bring_small(self: &Arc<Self>, node: &Node) -> Result<Passenger> {
+        let (passenger, start) = self.enlist(node, &self.small_lanes, true)?;
+        if let Some(start) = start {
+            // Nobody else need be woken for it.
+            self.fly(start).await;
+        }
+        passenger.landed().await?;
+        Ok(passenger)
+    }
+
     fn board_in(
         self: &Arc<Self>,
         node: &Node,
         lanes: &Arc<Semaphore>,
         if_far: bool,
     ) -> Result<Passenger> {
+        let (passenger, start) = self.enlist(node, lanes, if_far)?;
+        if let Some(start) = start {
+            let this = self.clone();
+            self.runtime.spawn(async move { this.fly(start).await });
+        }
+        Ok(passenger)
+    }
+
+    /// Counts somebody in; with the flight that is to be flown, if none was under way.
+    fn enlist(
+        &self,
+        node: &Node,
+        lanes: &Arc<Semaphore>,
+        if_far: bool,
+    ) -> Result<(Passenger, Option<Start>)> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(&node.id).and_then(Weak::upgrade)
             && !matches!(flight.stage(), Stage::Failed(_))
         {
-            return Ok(flight.join());
-        }
-        // Its flight may have landed since the row was read.
-        if if_far && self.is_here(node.id)? {
-            return Err(Error::new(Kind::Stale, "the file is here by now"));
+            return Ok((flight.join(), None));
         }
         let Some(version) = node.origin.clone() else {
             return Err(Error::new(Kind::NotFound, "no remote has the file"));
         };
-        let sources = self.sources(node)?;
+        let (now, replicas) = self
+            .commit
+            .index
+            .glance(|c| Ok((rows::node(c, node.id)?, rows::replicas(c, node.id)?)))?;
+        // Its flight may have landed since the row was read.
+        if if_far && now.is_some_and(|now| now.held == Held::Whole) {
+            return Err(Error::new(Kind::Stale, "the file is here by now"));
+        }
+        let sources = self.sources_among(replicas, node)?;
         let id = PartialId::new(&self.shown(version.0), &sources[0].1.key, &version.1);
-        let partial = self.commit.store.partial(&id, node.size)?;
+        let partial = self.partial(&id, node.size)?;
         let flight = Arc::new(Flight::new(
             node.clone(),
             version,
@@ -154,12 +194,21 @@ impl Downloads {
         ));
         flights.retain(|_, f| f.strong_count() > 0);
         flights.insert(node.id, Arc::downgrade(&flight));
-        let passenger = flight.join();
-        drop(flights);
-        let (this, lanes) = (self.clone(), lanes.clone());
-        self.runtime
-            .spawn(async move { this.fly(flight, sources, lanes).await });
-        Ok(passenger)
+        let start = Start {
+            flight: flight.clone(),
+            sources: Arc::new(Sources::new(sources)),
+            lanes: lanes.clone(),
+        };
+        Ok((flight.join(), Some(start)))
+    }
+
+    fn partial(&self, id: &PartialId, size: u64) -> Result<Partial> {
+        let store = &self.commit.store;
+        let in_memory = match size <= SMALLEST {
+            true => store.partial_in_memory(id, size)?,
+            false => None,
+        };
+        in_memory.map_or_else(|| store.partial(id, size), Ok)
     }
 
     /// The flight of a node, if there is one under way.
@@ -190,12 +239,14 @@ impl Downloads {
                 boarded => boarded?,
             };
             passenger.need_in_tree();
+            self.landings.hurry();
             match passenger.landed().await {
                 // Given up for want of readers just as this one came: it goes on from there.
                 Err(error) if error.kind() == Kind::Cancelled => continue,
                 landed => landed?,
             }
-            // The row follows the landing; the flight's task ends after it.
+            // The row follows the landing, and the flight ends after it.
+            self.landings.hurry();
             self.settled(id).await;
         }
         Err(Error::new(Kind::Stale, "the file keeps changing"))
@@ -210,6 +261,7 @@ impl Downloads {
             }
         }
         while self.is_placing() {
+            self.landings.hurry();
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     }
@@ -248,18 +300,17 @@ impl Downloads {
         }
     }
 
-    async fn fly(
-        self: Arc<Self>,
-        flight: Arc<Flight>,
-        sources: Vec<(Arc<Remote>, Replica)>,
-        lanes: Arc<Semaphore>,
-    ) {
-        let sources = Arc::new(Sources::new(sources));
+    async fn fly(self: &Arc<Self>, start: Start) {
+        let Start {
+            flight,
+            sources,
+            lanes,
+        } = start;
         let flown = match flight.is_piloted() {
             true => {
-                Pilot::new(self.clone(), flight.clone(), sources, lanes)
-                    .fly()
-                    .await
+                let pilot = Pilot::new(self.clone(), flight.clone(), sources, lanes);
+                // Of the two the one that needs more room, and is rare.
+                Box::pin(pilot.fly()).await
             }
             false => match lanes.acquire_owned().await {
                 Ok(lane) => {
@@ -270,46 +321,23 @@ impl Downloads {
             },
         };
         match flown {
-            Ok((hash, lane)) => self.land(&flight, hash, lane).await,
+            Ok((hash, lane)) => self.land(flight, hash, lane).await,
             Err(error) => {
                 tracing::debug!(node = flight.node.id.0, %error, "download ended early");
                 flight.set_stage(Stage::Failed(error));
+                self.ended(&flight);
             }
-        }
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights
-            .get(&flight.node.id)
-            .is_some_and(|f| f.as_ptr() == Arc::as_ptr(&flight))
-        {
-            flights.remove(&flight.node.id);
         }
     }
 
-    /// Shows the file to its readers, and puts it in place behind them.
-    async fn land(&self, flight: &Arc<Flight>, hash: Sha256, lane: Option<OwnedSemaphorePermit>) {
-        flight.set_stage(Stage::Landed);
-        if self.stream_only && !flight.is_needed_in_tree() {
-            // Those who read it have it open; its name goes now, whatever ends the daemon.
-            if let Err(error) = flight.partial.discard() {
-                tracing::debug!(%error, "a streamed file could not be dropped");
-            }
-            return;
-        }
-        let Ok(_landing) = self.landings.acquire().await else {
-            return;
-        };
-        // The next download need not wait for this one's disk.
-        drop(lane);
-        let (commit, flight) = (self.commit.clone(), flight.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            let version = flight.version.clone();
-            commit.hydrated(flight.node.id, version, &flight.partial, Some(hash))
-        });
-        match done.await {
-            Ok(Ok(true)) => self.metrics.hydrated.add(1),
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "a downloaded file could not be kept"),
-            Err(error) => tracing::error!(%error, "the commit of a download failed"),
+    /// Nobody can join the flight any more.
+    pub(super) fn ended(&self, flight: &Arc<Flight>) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if flights
+            .get(&flight.node.id)
+            .is_some_and(|f| f.as_ptr() == Arc::as_ptr(flight))
+        {
+            flights.remove(&flight.node.id);
         }
     }
 

@@ -3,7 +3,6 @@
 //! A [`Flight`] is the state that readers wait on: which bytes are here, what was asked for,
 //! how it ended. Who moves the bytes is in `fetch`, and for big files in `pilot`.
 
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -204,19 +203,14 @@ impl Flight {
         if !is_here(&end) {
             return Parts::Unknown;
         }
-        let mut tail = [0; footer::TAIL];
-        if self
-            .partial
-            .file()
-            .read_exact_at(&mut tail, end.start)
-            .is_err()
-        {
+        let tail = self.partial.read(&end).ok();
+        let Some(tail) = tail.and_then(|tail| tail.as_ref().try_into().ok()) else {
             return Parts::None;
-        }
+        };
         match place(tail) {
             Some(footer) if !is_here(&footer) => Parts::Unknown,
             Some(footer) => {
-                let bytes = self.read_now(&footer).ok();
+                let bytes = self.partial.read(&footer).ok();
                 let columns = bytes.and_then(|bytes| footer::columns(&bytes, footer.start));
                 columns.map_or(Parts::None, |columns| Parts::Known(columns.into()))
             }
@@ -266,13 +260,7 @@ impl Flight {
 
     /// The bytes of `want` (inside of the file) if they are here.
     pub fn try_read(&self, want: &ByteRange) -> Option<Result<Bytes>> {
-        self.is_ready(want).then(|| self.read_now(want))
-    }
-
-    fn read_now(&self, want: &ByteRange) -> Result<Bytes> {
-        let mut bytes = vec![0; (want.end - want.start) as usize];
-        self.partial.file().read_exact_at(&mut bytes, want.start)?;
-        Ok(bytes.into())
+        self.is_ready(want).then(|| self.partial.read(want))
     }
 
     /// Waits until the bytes of `want` are here. The flight's own failure ends the wait.

@@ -1,6 +1,5 @@
 //! The hash of a file on its way, made while its bytes come.
 
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256 as Hasher};
@@ -12,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Sha256};
 
 /// Bytes that are read at a time to be hashed.
-const STEP: usize = 1 << 20;
+const STEP: u64 = 1 << 20;
 /// How far bytes come in order before they are hashed where several requests bring them.
 const BEHIND: u64 = 8 << 20;
 
@@ -63,13 +62,11 @@ pub(super) fn prove(flight: &Flight, mut proof: Box<dyn Proof>) -> Result<()> {
 }
 
 fn read(flight: &Flight, range: ByteRange, mut take: impl FnMut(&[u8])) -> Result<()> {
-    let mut buffer = vec![0; STEP];
     let mut at = range.start;
     while at < range.end {
-        let n = buffer.len().min((range.end - at) as usize);
-        flight.partial.file().read_exact_at(&mut buffer[..n], at)?;
-        take(&buffer[..n]);
-        at += n as u64;
+        let next = range.end.min(at + STEP);
+        take(&flight.partial.read(&(at..next))?);
+        at = next;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod fetch;
 pub mod flight;
 mod footer;
 mod front;
+mod landing;
 pub mod order;
 mod pilot;
 mod plan;

@@ -50,6 +50,14 @@ impl Downloads {
     /// those that may have them, and have to be asked first.
     pub(super) fn sources(&self, node: &Node) -> Result<Vec<(Arc<Remote>, Replica)>> {
         let replicas = self.commit.index.glance(|c| rows::replicas(c, node.id))?;
+        self.sources_among(replicas, node)
+    }
+
+    pub(super) fn sources_among(
+        &self,
+        replicas: Vec<Replica>,
+        node: &Node,
+    ) -> Result<Vec<(Arc<Remote>, Replica)>> {
         let (sure, rest): (Vec<_>, Vec<_>) = replicas
             .into_iter()
             .partition(|replica| replica.matches(node));

@@ -1,5 +1,6 @@
 //! Downloads and uploads against remotes in memory that do wrong on demand.
 
+mod landing;
 mod pieces;
 mod tiers;
 

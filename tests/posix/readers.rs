@@ -1,6 +1,7 @@
 //! Readers of files that are on their way (promise P1).
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -156,5 +157,51 @@ fn p3_a_file_that_is_replaced_just_after_it_was_open_has_the_new_bytes() {
                 });
             }
         });
+    }
+}
+
+/// The bytes of a small file go to the kernel's cache with the answer to its `open()`. A writer that
+/// comes in between has the last word.
+#[test]
+fn p1_a_file_that_is_written_while_it_comes_is_read_as_it_was_written() {
+    for (how, flags) in READ_PATHS {
+        let lab = Lab::new();
+        let root = lab.dir("srv");
+        let theirs = |n: u64| bytes(n, 3_000 + n as usize * 97);
+        let name = |n: u64| format!("f{n:03}.bin");
+        (0..150).for_each(|n| put(&root.join(name(n)), &theirs(n)));
+        let server = lab.serve("srv", &[]);
+        let args: Vec<_> = ["--remote", &server.url]
+            .into_iter()
+            .chain(flags.iter().copied())
+            .collect();
+        let env = [("LARDER_CRASH_AT", "open.flown:slow")];
+        let mount = lab.try_mount_with("mnt", &env, &args).unwrap();
+        listed(&mount, &server);
+        for n in 0..150 {
+            let file = mount.path(name(n));
+            let ours = bytes(1_000 + n, 2_000 + n as usize * 131);
+            let now = match n % 2 {
+                0 => ours.clone(),
+                _ => [theirs(n), ours.clone()].concat(),
+            };
+            std::thread::scope(|scope| {
+                let readers: Vec<_> = (0..2).map(|_| scope.spawn(|| fs::read(&file))).collect();
+                scope.spawn(|| match n % 2 {
+                    0 => fs::write(&file, &ours).unwrap(),
+                    _ => {
+                        let mut file = OpenOptions::new().append(true).open(&file).unwrap();
+                        file.write_all(&ours).unwrap();
+                    }
+                });
+                for reader in readers {
+                    let read = reader.join().unwrap().unwrap();
+                    // One that is read while it is written may end anywhere.
+                    let is_one = theirs(n).starts_with(&read) || now.starts_with(&read);
+                    assert!(is_one, "{how}: file {n}");
+                }
+            });
+            assert!(fs::read(&file).unwrap() == now, "{how}: file {n}");
+        }
     }
 }
