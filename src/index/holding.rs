@@ -227,16 +227,6 @@ impl Writer {
         Ok(true)
     }
 
-    /// The remote that the bytes will come from describes them in another way than the one the
-    /// node was listed with (equal bytes): the node takes that description.
-    pub fn retarget(&mut self, id: NodeId, remote: RemoteId, version: &Version) -> Result<()> {
-        self.run_sql(
-            "UPDATE nodes SET origin = ?2, version = ?3 WHERE id = ?1 AND dirty = 0",
-            params![id.0 as i64, remote.0, version.as_str()],
-        )?;
-        Ok(())
-    }
-
     /// A clean stored file was read, and nothing was known of its hash. It is the hash of these
     /// bytes, not of the remote's version: it goes with them.
     pub fn note_hash(&mut self, id: NodeId, seen: Seen, sha256: Sha256) -> Result<()> {

@@ -106,10 +106,8 @@ impl Replica {
         if node.origin.as_ref() == Some(&(self.remote, self.meta.version.clone())) {
             return true;
         }
-        same_bytes(
-            (self.meta.size, self.meta.mtime_ns, self.meta.sha256),
-            (node.size, node.mtime_ns, node.sha256),
-        )
+        let meta = &self.meta;
+        same_bytes((meta.size, meta.mtime_ns, meta.sha256), node.bytes())
     }
 
     /// Whether the replica's bytes may be those the node shows, and only asking the remote for the
@@ -174,6 +172,18 @@ fn kind_of(n: i64) -> Result<NodeKind> {
         1 => Ok(NodeKind::Dir),
         2 => Ok(NodeKind::Symlink),
         _ => Err(corrupt("kind")),
+    }
+}
+
+impl Node {
+    /// What its bytes are told by.
+    fn bytes(&self) -> (u64, i64, Option<Sha256>) {
+        (self.size, self.mtime_ns, self.sha256)
+    }
+
+    /// Whether what it shows can be taken for the bytes that `other` shows.
+    pub fn has_bytes_of(&self, other: &Node) -> bool {
+        same_bytes(self.bytes(), other.bytes())
     }
 }
 

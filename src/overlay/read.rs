@@ -22,6 +22,9 @@ use crate::transfer::flight::{Flight, Passenger, Stage};
 /// and every error is the open's.
 const WHOLE_AT_OPEN: u64 = 1 << 20;
 
+/// A download of what the file is no more takes about so long to end.
+const GIVEN_UP: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// How far a file is.
 enum Here {
     Opened(Opened),
@@ -203,6 +206,8 @@ impl Overlay {
                         return Err(Error::new(Kind::Busy, "the file keeps changing"));
                     }
                     tries += 1;
+                    // What came is given up as soon as it should get its name.
+                    tokio::time::sleep(GIVEN_UP).await;
                 }
                 // Given up for want of readers just as this one came: it goes on from there.
                 Err(error) if error.kind() == Kind::Cancelled && tries < 3 => tries += 1,
@@ -237,7 +242,9 @@ impl Overlay {
         let Some(now) = self.index.node(id)? else {
             return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
         };
-        if now.dirty != 0 || now.origin.as_ref() != Some(&flight.version) {
+        let is_same =
+            now.origin.as_ref() == Some(&flight.version) || now.has_bytes_of(&flight.node);
+        if now.dirty != 0 || !is_same {
             return Ok(None);
         }
         self.used(id);
