@@ -26,6 +26,7 @@ mod status;
 mod sync;
 mod umount;
 mod verify;
+mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ enum Verb {
     Ls(ls::Ls),
     Sync(sync::Sync),
     Flush(flush::Flush),
+    Warm(warm::Warm),
     Evict(evict::Evict),
     Conflicts(conflicts::Conflicts),
     Restore(restore::Restore),
@@ -127,6 +129,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Outcome> {
         Verb::Ls(verb) => verb.run(),
         Verb::Sync(verb) => verb.run(context),
         Verb::Flush(verb) => verb.run(context),
+        Verb::Warm(verb) => verb.run(context),
         Verb::Evict(verb) => verb.run(),
         Verb::Conflicts(verb) => verb.run(context),
         Verb::Restore(verb) => verb.run(),

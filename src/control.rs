@@ -26,7 +26,7 @@ use crate::metrics::Counts;
 pub const LINE_MAX: usize = 16 << 20;
 /// Most entries in one [`Answer::Listing`].
 pub const PAGE: usize = 1000;
-/// Most paths in one [`Request::Evict`].
+/// Most paths in one [`Request::Evict`] or [`Request::Warm`].
 pub const BATCH: usize = 1000;
 
 /// What can be asked of a mount. Paths are relative to the mountpoint and
@@ -69,6 +69,8 @@ pub enum Request {
         repair: bool,
         remote: bool,
     },
+    /// Fetch the files at these paths and beneath them.
+    Warm { paths: Vec<String> },
     /// Show again what was deleted here, at `path` and beneath it.
     Restore { path: String },
 }
@@ -94,13 +96,16 @@ pub enum Keep {
 }
 
 /// A line on the way to the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// What is counted, for people: "uploading", "listing http://…".
     pub what: String,
     pub done: u64,
     /// None where it is not known yet.
     pub total: Option<u64>,
+    /// The bytes that were moved, and those that are to be.
+    #[serde(default)]
+    pub bytes: Option<(u64, u64)>,
 }
 
 /// What comes back.
@@ -119,6 +124,7 @@ pub enum Answer {
     },
     Conflict(Box<ConflictDetail>),
     Verified(Box<Verified>),
+    Warmed(Box<Warmed>),
     Done(Report),
 }
 
@@ -377,6 +383,45 @@ pub struct Audited {
     pub hidden: u64,
     /// Names that cannot be files here.
     pub refused: u64,
+}
+
+/// What warming came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warmed {
+    /// Fetched.
+    pub files: u64,
+    pub bytes: u64,
+    /// What was missing when it began.
+    pub missing: Amount,
+    /// Files whose bytes were here.
+    pub here: u64,
+    /// Being written just now.
+    pub busy: u64,
+    /// Files that could not be had, and paths that are none; `failures` names the first ones.
+    pub failed: u64,
+    pub failures: Vec<NotWarmed>,
+    /// Why it ended before all was tried.
+    pub stopped: Option<Stopped>,
+}
+
+/// A file that could not be had.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotWarmed {
+    /// Percent-encoded.
+    pub path: String,
+    pub why: String,
+}
+
+/// Why warming ended early.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stopped {
+    /// The next file would have been too much: for `max-size`, `max-files` or `disk`.
+    Full(String),
+    /// The remote, without credentials, does not answer.
+    Away(String),
+    /// One file after the other cannot be had; why the last one cannot.
+    Refused(String),
 }
 
 /// What a killed writer left.

@@ -12,6 +12,7 @@ mod status;
 mod tiers;
 mod unmounted;
 mod verify;
+mod warm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -25,6 +25,8 @@ mod order;
 mod remotes;
 #[path = "network/uploads.rs"]
 mod uploads;
+#[path = "network/warm.rs"]
+mod warm;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -151,7 +151,7 @@ impl Meter {
             let of = step
                 .total
                 .map_or(String::new(), |total| format!(" of {}", number(total)));
-            let _ = writeln!(io::stderr(), "{}: {}{of}", step.what, number(step.done));
+            let _ = writeln!(io::stderr(), "{}: {}{of}", named(step), number(step.done));
         }
     }
 
@@ -164,9 +164,17 @@ impl Meter {
                 Err(_) => bar,
             }
         });
-        bar.set_message(step.what.clone());
+        bar.set_message(named(step));
         bar.set_length(step.total.unwrap_or(step.done));
         bar.set_position(step.done);
+    }
+}
+
+/// What is counted, with the bytes where they count, too.
+fn named(step: &Progress) -> String {
+    match step.bytes {
+        Some((done, total)) => format!("{}, {} of {}", step.what, bytes(done), bytes(total)),
+        None => step.what.clone(),
     }
 }
 

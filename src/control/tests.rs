@@ -38,6 +38,7 @@ impl Handler for Fake {
                     what,
                     done: 1,
                     total: Some(2),
+                    bytes: None,
                 });
                 std::future::pending().await
             }
@@ -48,6 +49,7 @@ impl Handler for Fake {
                         what,
                         done,
                         total: None,
+                        bytes: None,
                     });
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -43,6 +43,7 @@ impl Handler for Daemon {
             Request::Conflict { which } => conflicts::show(&self.overlay, which).await,
             Request::Settle { which, keep } => conflicts::settle(&self.overlay, &which, keep),
             Request::DropUnfinished => conflicts::drop_unfinished(&self.overlay),
+            Request::Warm { paths } => self.warm(&paths, progress).await,
             Request::Restore { path } => self.restore(&path).await,
             Request::Verify {
                 path,
@@ -256,6 +257,7 @@ impl Daemon {
                 what: "uploading".into(),
                 done: total.saturating_sub(left),
                 total: Some(total.max(left)),
+                bytes: None,
             });
             let sent = self.overlay.metrics.bytes_up.get();
             if left < least

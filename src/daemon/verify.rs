@@ -69,6 +69,7 @@ fn step(gathered: &Mutex<Gathered>, total: Option<u64>) -> Progress {
         what: "verifying".into(),
         done,
         total: total.map(|total| total.max(done)),
+        bytes: None,
     }
 }
 
@@ -257,6 +258,7 @@ impl Daemon {
                 what: format!("comparing with {}", remote.shown),
                 done,
                 total: None,
+                bytes: None,
             });
         };
         let compared = match synced {

@@ -113,7 +113,7 @@ impl Overlay {
     }
 
     /// Asks every remote that may have it. What cannot be asked now is asked again the next time.
-    async fn ask_elsewhere(&self, key: &RelPath) {
+    pub(super) async fn ask_elsewhere(&self, key: &RelPath) {
         let mut all = true;
         for remote in self.remotes.iter().filter(|r| r.probes()) {
             let known = self.index.read(|c| rows::replica(c, remote.id, key));

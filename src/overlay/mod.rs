@@ -27,6 +27,7 @@ pub mod room;
 pub mod state;
 pub mod tree;
 pub mod verify;
+pub mod warm;
 mod write;
 mod xattr;
 
@@ -211,6 +212,7 @@ pub struct Overlay {
     /// Staged files whose end could not be noted.
     undone: Mutex<Vec<fail::Undone>>,
     room: tokio::sync::Notify,
+    warming: warm::Booked,
 }
 
 /// What an [`Overlay`] is made of.
@@ -300,6 +302,7 @@ impl Overlay {
             notes: Mutex::new(Vec::new()),
             undone: Mutex::new(Vec::new()),
             room: tokio::sync::Notify::new(),
+            warming: warm::Booked::default(),
         });
         let weak = Arc::downgrade(&overlay);
         let make_room = move || {

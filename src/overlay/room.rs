@@ -155,7 +155,7 @@ impl Overlay {
         self.index.edit(move |w| w.used(&uses))
     }
 
-    fn usage(&self) -> Result<Usage> {
+    pub(super) fn usage(&self) -> Result<Usage> {
         let totals = self.index.read(holding::totals)?;
         Ok(Usage {
             held_bytes: totals.held_bytes,

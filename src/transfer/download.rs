@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::Commit;
 use super::flight::{Flight, Passenger, Stage};
@@ -227,6 +227,25 @@ impl Downloads {
 
     /// Waits until the node's bytes are in the store. Joins a flight that is under way.
     pub async fn hydrate(self: &Arc<Self>, id: NodeId) -> Result<()> {
+        self.hydrate_in(id, None).await
+    }
+
+    /// The same for a file that nobody has asked for yet. A small one has a `lane` of the caller's,
+    /// which is free once no remote is needed, and is put in its place together with others.
+    pub async fn hydrate_ahead(
+        self: &Arc<Self>,
+        id: NodeId,
+        lane: OwnedSemaphorePermit,
+    ) -> Result<()> {
+        self.hydrate_in(id, Some(lane)).await
+    }
+
+    async fn hydrate_in(
+        self: &Arc<Self>,
+        id: NodeId,
+        mut lane: Option<OwnedSemaphorePermit>,
+    ) -> Result<()> {
+        let is_ahead = lane.is_some();
         for _ in 0..TRIES {
             let Some(node) = self.commit.index.node(id)? else {
                 return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
@@ -234,19 +253,28 @@ impl Downloads {
             if node.held == Held::Whole {
                 return Ok(());
             }
-            let passenger = match self.board(&node) {
+            let boarded = match is_ahead && node.size <= SMALL {
+                true => self.board_ahead(&node),
+                false => self.board(&node),
+            };
+            let passenger = match boarded {
                 Err(error) if error.kind() == Kind::Stale && self.is_here(id)? => return Ok(()),
                 boarded => boarded?,
             };
             passenger.need_in_tree();
-            self.landings.hurry();
+            if !is_ahead {
+                self.landings.hurry();
+            }
             match passenger.landed().await {
                 // Given up for want of readers just as this one came: it goes on from there.
                 Err(error) if error.kind() == Kind::Cancelled => continue,
                 landed => landed?,
             }
+            drop(lane.take());
             // The row follows the landing, and the flight ends after it.
-            self.landings.hurry();
+            if !is_ahead {
+                self.landings.hurry();
+            }
             self.settled(id).await;
         }
         Err(Error::new(Kind::Stale, "the file keeps changing"))
