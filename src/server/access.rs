@@ -4,7 +4,7 @@
 //! locked out for a minute. Without a key, writes are taken from this machine only.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,14 +79,7 @@ impl Access {
         };
         self.may_try(peer)?;
         let given: [u8; 32] = Sha256::digest(given).into();
-        // Every key is compared, whichever fits, so that the time tells nothing.
-        let fits = keys
-            .iter()
-            .flatten()
-            .fold(subtle::Choice::from(0), |fits, key| {
-                fits | key.ct_eq(&given)
-            });
-        if bool::from(fits) {
+        if fits(&keys, &given) {
             return Ok(());
         }
         self.note_failure(peer);
@@ -118,15 +111,21 @@ impl Access {
         Ok(())
     }
 
-    /// Whether the request would pass, without counting anything against the asker.
+    /// Whether a write would pass. A wrong key counts here as well: the answer tells it from the
+    /// right one. A reader's key is none.
     pub fn may_write(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
-        match self.write {
-            None => self.keyless_write(peer, headers).is_ok(),
-            Some(key) => key_of(headers).is_some_and(|given| {
-                let given: [u8; 32] = Sha256::digest(given).into();
-                !self.is_locked_out(peer) && bool::from(key.ct_eq(&given))
-            }),
+        let Some(key) = self.write else {
+            return self.keyless_write(peer, headers).is_ok();
+        };
+        let Some(given) = key_of(headers).filter(|_| !self.is_locked_out(peer)) else {
+            return false;
+        };
+        let given: [u8; 32] = Sha256::digest(given).into();
+        let (writes, reads) = (fits(&[Some(key)], &given), fits(&[self.read], &given));
+        if !writes && !reads {
+            self.note_failure(peer);
         }
+        writes
     }
 
     fn keyless_write(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
@@ -144,12 +143,13 @@ impl Access {
     fn is_locked_out(&self, peer: IpAddr) -> bool {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures
-            .get(&peer)
+            .get(&guesser(peer))
             .is_some_and(|(since, count)| since.elapsed() < WINDOW && *count >= GUESSES)
     }
 
     /// The address has shown a wrong key.
     pub fn note_failure(&self, peer: IpAddr) {
+        let peer = guesser(peer);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= ADDRESSES {
             failures.retain(|_, (since, _)| since.elapsed() < WINDOW);
@@ -161,6 +161,21 @@ impl Access {
             }
             entry.1 += 1;
         }
+    }
+}
+
+/// Every key is compared, whichever fits, so that the time tells nothing.
+fn fits(keys: &[Option<[u8; 32]>], given: &[u8; 32]) -> bool {
+    let compared = keys.iter().flatten();
+    bool::from(compared.fold(subtle::Choice::from(0), |fits, key| fits | key.ct_eq(given)))
+}
+
+/// Whose guesses count together: one machine has as many IPv6 addresses as it likes, all of
+/// them in one network of 64 bits.
+fn guesser(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(peer) => Ipv6Addr::from_bits(peer.to_bits() >> 64 << 64).into(),
+        peer => peer,
     }
 }
 
@@ -183,6 +198,18 @@ fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p10_all_addresses_of_one_network_guess_together() {
+        let access = Access::new(Some(&Secret::new("right").unwrap()), None, false);
+        let locked = |peer: &str| access.is_locked_out(peer.parse().unwrap());
+        for n in 0..GUESSES {
+            access.note_failure(format!("2001:db8::{n:x}:1").parse().unwrap());
+            access.note_failure("::ffff:10.0.0.1".parse().unwrap());
+        }
+        assert!(locked("2001:db8::ffff") && locked("10.0.0.1"));
+        assert!(!locked("2001:db8:0:1::1") && !locked("10.0.0.2"));
+    }
 
     #[test]
     fn p10_without_a_key_other_machines_write_only_where_that_was_said() {
