@@ -2,12 +2,14 @@
 //!
 //! It is somebody else's file, damaged perhaps, or something else altogether: it is opened for
 //! reading only and checked whole before anything of it is believed; every value is checked by
-//! whoever takes it. Nothing is written, neither to it nor beside it.
+//! whoever takes it. A table that would have us compute anything (checks, generated columns, views,
+//! modules) is none of theirs. Nothing is written, neither to it nor beside it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
@@ -18,6 +20,9 @@ pub const NAME: &str = ".fxcache_index.db";
 
 /// What stays literal in a `file:` address.
 const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
+
+/// Longest value, row or statement that is read: many times the longest path.
+const VALUE_MAX: i32 = 1 << 20;
 
 /// What it says of one file, as far as that makes sense.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,31 +113,35 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     db.busy_timeout(std::time::Duration::from_secs(2))?;
     // Whoever made the file does not get to run anything in here.
     db.pragma_update(None, "trusted_schema", false)?;
+    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_MAX)?;
     db.pragma_update(None, "cell_size_check", true)?;
     db.pragma_update(None, "cache_size", -4096)?;
     Ok(db)
 }
 
 fn check(db: &Connection) -> Result<()> {
-    let verdict: String = db
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(unreadable)?;
-    if verdict != "ok" {
-        return Err(Error::new(
-            Kind::Corrupt,
-            format!("it is damaged: {verdict}"),
-        ));
+    // By what it is declared as, before any of it is run: a table of a module has no page of its own.
+    let plain = "SELECT count(*) = 1 FROM sqlite_schema
+         WHERE name = 'files' AND type = 'table' AND rootpage > 0
+             AND replace(lower(sql), 'checksum', '') NOT LIKE '%check%'";
+    let fits = "SELECT count(*) = 3 AND max(name = 'path' AND pk = 1)
+             AND NOT (SELECT max(hidden) FROM pragma_table_xinfo('files'))
+         FROM pragma_table_info('files') WHERE name IN ('path', 'size', 'mtime')";
+    for shape in [plain, fits] {
+        let holds = db.query_row(shape, [], |row| row.get::<_, Option<bool>>(0));
+        if holds.map_err(unreadable)? != Some(true) {
+            return Err(Error::new(Kind::Corrupt, "it has other tables"));
+        }
     }
-    let fits = db.query_row(
-        "SELECT count(*) = 3 AND max(part.name = 'path' AND part.pk = 1)
-         FROM pragma_table_info('files') AS part JOIN sqlite_schema AS made ON made.name = 'files'
-         WHERE made.type = 'table' AND part.name IN ('path', 'size', 'mtime')",
-        [],
-        |row| Ok(row.get::<_, Option<bool>>(0)?.unwrap_or(false)),
-    );
-    match fits.map_err(unreadable)? {
-        true => Ok(()),
-        false => Err(Error::new(Kind::Corrupt, "it has other tables")),
+    let verdict: String = db
+        .query_row("PRAGMA quick_check('files')", [], |row| row.get(0))
+        .map_err(unreadable)?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        _ => {
+            let why = format!("it is damaged: {}", verdict.replace('\n', " "));
+            Err(Error::new(Kind::Corrupt, why))
+        }
     }
 }
 
@@ -174,6 +183,38 @@ mod tests {
             index.rows(|_, _| stop()).unwrap_err().kind(),
             Kind::Cancelled
         );
+    }
+
+    #[test]
+    fn p10_a_table_that_would_be_computed_is_not_touched() {
+        const ROWS: &str = "INSERT INTO files(path, mtime) VALUES ('a', 1.0), ('b', 1.0);";
+        for made in [
+            "CREATE TABLE files (path TEXT PRIMARY KEY, size INTEGER, mtime REAL,
+                CHECK (length(hex(randomblob(9000))) > 0));",
+            "CREATE TABLE files (path TEXT PRIMARY KEY, mtime REAL,
+                size INTEGER AS (length(hex(zeroblob(9000)))));",
+            "CREATE VIRTUAL TABLE files USING fts5(path, size, mtime);",
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(NAME);
+            let db = Connection::open(&path).unwrap();
+            db.execute_batch(&format!("{made} {ROWS}")).unwrap();
+            let error = LegacyIndex::open(&path).err().unwrap();
+            assert_eq!(error.message(), "it has other tables", "{made}");
+        }
+    }
+
+    #[test]
+    fn p9_a_value_without_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = place(dir.path());
+        let long = "INSERT INTO files VALUES (hex(zeroblob(4000000)), 1, 1.0)";
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(long)
+            .unwrap();
+        let read = LegacyIndex::open(&path).and_then(|index| index.rows(|_, _| Ok(())));
+        assert_eq!(read.unwrap_err().kind(), Kind::Corrupt);
     }
 
     #[test]
