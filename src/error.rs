@@ -93,7 +93,7 @@ impl Error {
         Error {
             kind,
             subject: None,
-            message: message.into().into_boxed_str(),
+            message: one_line(message.into()),
         }
     }
 
@@ -102,7 +102,7 @@ impl Error {
     #[must_use]
     pub fn about(mut self, subject: impl fmt::Display) -> Self {
         if self.subject.is_none() {
-            self.subject = Some(subject.to_string().into_boxed_str());
+            self.subject = Some(one_line(subject.to_string()));
         }
         self
     }
@@ -121,6 +121,21 @@ impl Error {
     pub fn message(&self) -> &str {
         &self.message
     }
+}
+
+/// Whatever it holds: names and words of others must not break a line or drive a terminal.
+fn one_line(text: String) -> Box<str> {
+    if !text.chars().any(char::is_control) {
+        return text.into();
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line.into()
 }
 
 impl fmt::Display for Error {
@@ -189,5 +204,16 @@ pub trait About<T> {
 impl<T, E: Into<Error>> About<T> for std::result::Result<T, E> {
     fn about(self, subject: impl fmt::Display) -> Result<T> {
         self.map_err(|error| error.into().about(subject))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p10_an_error_is_one_line_whatever_it_is_about() {
+        let error = Error::new(Kind::Invalid, "`a\nb` is not known").about("c\u{1b}[2J");
+        assert_eq!(error.to_string(), "c\\u{1b}[2J: `a\\nb` is not known");
     }
 }

@@ -117,6 +117,11 @@ fn http(text: &str) -> Result<(Place, String)> {
     if url.fragment().is_some() {
         return Err(invalid("a remote's URL has no #"));
     }
+    if url.path().contains('@') {
+        let why =
+            "a remote's URL has no @ behind its host; in a password, / is written %2F and \\ %5C";
+        return Err(invalid(why));
+    }
     let login = login(&url)?;
     // Neither can fail: an http URL has a host.
     let _ = url.set_username("");
@@ -163,14 +168,23 @@ fn file(rest: &str) -> Result<(Place, String)> {
 
 /// A text that failed to parse, without what may be credentials or control characters.
 fn redact(text: &str) -> String {
-    let text: String = text.chars().take(200).collect();
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let start = text.find("://").map_or(0, |at| at + 3);
-    let kept = text.rfind('@').map_or(start, |at| at.max(start));
-    format!("{}{}", &text[..start], &text[kept..])
-        .trim_start_matches('@')
-        .replacen("://@", "://", 1)
-        .escape_debug()
+    let (scheme, rest) = text
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
+    let plain = rest.split(['?', '#']).next().unwrap_or_default();
+    let kept = match (rest.rfind('@'), plain.rfind('@')) {
+        (None, _) => plain,
+        (Some(last), Some(at)) if last == at => &plain[at + 1..],
+        // Behind the mark of a query, or in a password that has such a mark: nobody can tell.
+        _ => "…",
+    };
+    let scheme = scheme.map_or(String::new(), |scheme| format!("{scheme}://"));
+    let shown = format!("{scheme}{kept}");
+    shown
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
         .collect()
 }
 

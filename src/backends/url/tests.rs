@@ -203,6 +203,13 @@ fn p10_credentials_are_never_shown() {
         "s3://bucket?endpoint=http://me:sesame@h",
         "s3://bucket?secret=sesame",
         "s3://bucket?sesamesesame1234",
+        "http://me:sesame?1@host",
+        "http://me:sesame#1@host",
+        "http://me:a@sesame#1@host",
+        "http:/me:sesame@host://x",
+        "http://me/sesame@host",
+        "http://me:1\\sesame@host",
+        &format!("gopher://me:sesame{}@host", "x".repeat(300)),
     ] {
         let error = RemoteUrl::parse(bad).unwrap_err().to_string();
         assert!(!error.contains("sesame"), "{error}");
