@@ -1,6 +1,6 @@
 //! The words of the LAN protocol that client and server share: headers and JSON lines.
 //!
-//! Paths are byte strings: `path` where they are UTF-8, else `path_b64` (standard
+//! Paths are byte strings: `path` where they are UTF-8 without control characters, else `path_b64` (standard
 //! Base64 with padding). Line formats are NDJSON, one object a line.
 
 use std::sync::Arc;
@@ -101,11 +101,12 @@ impl Line {
 
     fn of_path(key: &RelPath) -> Line {
         match std::str::from_utf8(key.as_bytes()) {
-            Ok(text) => Line {
+            // JSON writes six bytes for most control characters: the line would get too long.
+            Ok(text) if !text.bytes().any(|byte| byte.is_ascii_control()) => Line {
                 path: Some(text.to_owned()),
                 ..Line::default()
             },
-            Err(_) => Line {
+            _ => Line {
                 path_b64: Some(STANDARD.encode(key.as_bytes())),
                 ..Line::default()
             },
@@ -265,6 +266,16 @@ mod tests {
             ..Line::default()
         };
         assert!(line.into_change(None).is_err());
+    }
+
+    #[test]
+    fn p10_no_name_makes_a_line_too_long() {
+        let name = vec!["\u{1}\"\\".repeat(85); 16].join("/");
+        let key = RelPath::new(name.as_bytes()).unwrap();
+        let text = serde_json::to_string(&Line::deleted(u64::MAX, &key)).unwrap();
+        assert!(text.len() < LINE_MAX, "{}", text.len());
+        let back: Line = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.raw_path().unwrap(), name.as_bytes());
     }
 
     #[test]

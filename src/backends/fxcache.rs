@@ -8,7 +8,7 @@
 //! `SEMANTICS.md`); empty files and names with two dots in a row are refused.
 
 mod answer;
-mod foreign;
+pub mod foreign;
 mod gather;
 mod poll;
 mod shapes;

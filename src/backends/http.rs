@@ -8,8 +8,8 @@
 mod answer;
 mod connection;
 mod failure;
-mod lines;
-mod listing;
+pub mod lines;
+pub mod listing;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +21,8 @@ use reqwest::header;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use tokio::sync::mpsc;
 
-pub(super) use self::answer::{content_range, small};
+pub use self::answer::content_range;
+pub(super) use self::answer::small;
 pub(super) use self::connection::{ask, client, credentials};
 pub(super) use self::failure::{find, lost, root, system_kind};
 use self::lines::Lines;

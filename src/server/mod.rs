@@ -26,7 +26,7 @@ use crate::secret::Secret;
 
 mod access;
 mod activity;
-mod conditions;
+pub mod conditions;
 mod delete;
 mod disk;
 mod fxcache;

@@ -451,7 +451,7 @@ fn saved(dir: &Dir, path: &RelPath, facts: &Facts) -> Result<RangeSet> {
 }
 
 /// `larder-partial-1 INO SIZE`, a line `START END` a range, and `end`.
-fn text_of(ino: u64, size: u64, have: &RangeSet) -> String {
+pub fn text_of(ino: u64, size: u64, have: &RangeSet) -> String {
     let mut text = format!("{FORMAT} {ino} {size}\n");
     for range in have.iter() {
         text.push_str(&format!("{} {}\n", range.start, range.end));
@@ -460,15 +460,18 @@ fn text_of(ino: u64, size: u64, have: &RangeSet) -> String {
     text
 }
 
-fn parse(text: &str, ino: u64, size: u64) -> Option<RangeSet> {
+/// What [`text_of`] wrote of a file with this number and length; none for anything else.
+pub fn parse(text: &str, ino: u64, size: u64) -> Option<RangeSet> {
     let body = text.strip_prefix(&format!("{FORMAT} {ino} {size}\n"))?;
-    let mut have = RangeSet::new();
+    let (mut have, mut last) = (RangeSet::new(), 0);
     for line in body.strip_suffix("end\n")?.lines() {
         let (start, end) = line.split_once(' ')?;
         let range = start.parse().ok()?..end.parse().ok()?;
-        if range.start >= range.end || range.end > size {
+        // In order, as we write them: out of order, a long set takes for ever to put together.
+        if range.start >= range.end || range.end > size || range.start < last {
             return None;
         }
+        last = range.end;
         have.insert(range);
     }
     Some(have)

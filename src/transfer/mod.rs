@@ -8,7 +8,7 @@ mod copy;
 pub mod download;
 mod fetch;
 pub mod flight;
-mod footer;
+pub mod footer;
 mod front;
 mod landing;
 pub mod order;

@@ -37,8 +37,8 @@ pub fn read(text: &str) -> Option<i64> {
         .chain("000000000".chars())
         .take(9)
         .collect();
-    let ns =
-        seconds.parse::<i128>().ok()?.checked_mul(SECOND as i128)? + nine.parse::<i128>().ok()?;
+    let ns = seconds.parse::<i128>().ok()?.checked_mul(SECOND as i128)?;
+    let ns = ns.checked_add(nine.parse().ok()?)?;
     i64::try_from(if negative { -ns } else { ns }).ok()
 }
 
@@ -70,6 +70,7 @@ mod tests {
             "x",
             "1.x",
             "99999999999",
+            "170141183460469231731687303715.999999999",
             "1.-5",
             "--1",
         ] {

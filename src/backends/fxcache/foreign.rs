@@ -115,7 +115,7 @@ impl Foreign {
 }
 
 /// One row, or why it cannot be a file here.
-fn listed(path: &[u8], said: Said) -> Listed {
+pub fn listed(path: &[u8], said: Said) -> Listed {
     object(path, said).unwrap_or_else(|error| Listed::Refused {
         shown: String::from_utf8_lossy(path)
             .escape_debug()

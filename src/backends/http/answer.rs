@@ -112,7 +112,7 @@ pub(super) fn part(headers: &HeaderMap, range: ByteRange) -> Result<(Meta, ByteR
 }
 
 /// `bytes 2-4/9` is `(2..5, 9)`.
-pub(in crate::backends) fn content_range(text: &str) -> Option<(ByteRange, u64)> {
+pub fn content_range(text: &str) -> Option<(ByteRange, u64)> {
     let (span, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = span.split_once('-')?;
     let (first, last, size): (u64, u64, u64) =

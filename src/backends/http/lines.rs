@@ -16,7 +16,7 @@ const EPOCH_MAX: usize = 128;
 
 /// What the next line is.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub enum Entry {
     /// About an object.
     Line(Line),
     /// The last one; nothing came after it.
@@ -24,7 +24,7 @@ pub(super) enum Entry {
 }
 
 /// A listing on its way.
-pub(super) struct Lines {
+pub struct Lines {
     chunks: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>,
     /// What came and was not given out yet.
     buffer: BytesMut,
@@ -35,7 +35,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Each chunk must come within `stall`.
-    pub(super) fn new(
+    pub fn new(
         chunks: impl Stream<Item = Result<Bytes>> + Send + 'static,
         stall: Duration,
     ) -> Lines {
@@ -48,7 +48,7 @@ impl Lines {
     }
 
     /// The next line. Errors: `Corrupt` for what is no line, and for an end that is missing.
-    pub(super) async fn next(&mut self) -> Result<Entry> {
+    pub async fn next(&mut self) -> Result<Entry> {
         let line = self.line().await?;
         if !line.is_end() {
             return Ok(Entry::Line(line));

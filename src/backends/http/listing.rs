@@ -7,20 +7,19 @@ use tokio::sync::mpsc;
 use super::lines::{Entry, Lines};
 use crate::backends::Changes;
 use crate::error::{Error, Kind, Result};
-use crate::object::{Cursor, Listed};
+use crate::object::{Change, Cursor, Listed};
 use crate::path::RelPath;
 
 /// Objects a batch of a listing.
 const BATCH: usize = 2000;
 /// Most changes that are taken one by one; a whole listing is cheaper beyond that.
 const CHANGES_MAX: usize = 100_000;
+/// And most bytes of names among them, for they are held all at once.
+const NAMES_MAX: usize = 16 << 20;
 
 /// A whole listing, passed on in batches. Names out of order are refused, for who merges
 /// two sorted listings would take them for deletions.
-pub(super) async fn collect(
-    mut lines: Lines,
-    batches: mpsc::Sender<Vec<Listed>>,
-) -> Result<Cursor> {
+pub async fn collect(mut lines: Lines, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
     let gone = |_| Error::new(Kind::Cancelled, "nobody takes the listing any more");
     let mut batch = Vec::new();
     let mut last: Option<RelPath> = None;
@@ -55,19 +54,33 @@ pub(super) async fn collect(
     }
 }
 
-pub(super) async fn delta(mut lines: Lines, since: &Cursor) -> Result<Changes> {
-    let mut changes = Vec::new();
+pub async fn delta(mut lines: Lines, since: &Cursor) -> Result<Changes> {
+    let (mut changes, mut names) = (Vec::new(), 0);
     let epoch = Arc::from(since.epoch.as_str());
     loop {
         match lines.next().await? {
-            Entry::Line(_) if changes.len() == CHANGES_MAX => return Ok(Changes::Relist),
-            Entry::Line(line) => changes.push(line.into_change(Some(&epoch))?),
+            Entry::Line(_) if changes.len() == CHANGES_MAX || names > NAMES_MAX => {
+                return Ok(Changes::Relist);
+            }
+            Entry::Line(line) => {
+                let change = line.into_change(Some(&epoch))?;
+                names += name_of(&change).len();
+                changes.push(change);
+            }
             Entry::End(cursor) if cursor.epoch != since.epoch => return Ok(Changes::Relist),
             Entry::End(cursor) if cursor.seq < since.seq => {
                 return Err(Error::new(Kind::Corrupt, "the changes go backwards"));
             }
             Entry::End(cursor) => return Ok(Changes::Delta { changes, cursor }),
         }
+    }
+}
+
+fn name_of(change: &Change) -> &[u8] {
+    match change {
+        Change::Put(object) => object.key.as_bytes(),
+        Change::Deleted(key, _) => key.as_bytes(),
+        Change::Refused { shown, .. } => shown.as_bytes(),
     }
 }
 
@@ -81,6 +94,25 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
+
+    #[tokio::test]
+    async fn p9_changes_with_endless_names_are_not_held() {
+        let name = vec!["n".repeat(250); 16].join("/");
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        let chunks = stream::iter((1..100_000).map(move |n| {
+            count.store(n, Ordering::Relaxed);
+            let line = format!("{{\"seq\":{n},\"path\":\"{n}/{name}\",\"deleted\":true}}\n");
+            Ok(Bytes::from(line))
+        }));
+        let since = Cursor {
+            epoch: "e".into(),
+            seq: 0,
+        };
+        let changes = delta(Lines::new(chunks, Duration::from_secs(10)), &since).await;
+        assert!(matches!(changes.unwrap(), Changes::Relist));
+        assert!(told.load(Ordering::Relaxed) < 5_000);
+    }
 
     #[tokio::test]
     async fn p9_a_listing_is_read_no_faster_than_it_is_taken() {
