@@ -6,6 +6,8 @@
 mod follow;
 #[path = "serve/guard.rs"]
 mod guard;
+#[path = "serve/hostile.rs"]
+mod hostile;
 #[path = "serve/read.rs"]
 mod read;
 #[path = "serve/support.rs"]
