@@ -340,7 +340,7 @@ fn run(
     });
     daemon.overlay.end_closed();
     // The index's thread holds the last sender of events: without it the notifier ends.
-    daemon.overlay.tidy_last()?;
+    daemon.overlay.tidy_last(&limits(&daemon.config))?;
     daemon.overlay.end_runs()?;
     daemon.overlay.index.close();
     // With files still open the session lasts as long as they do; the process does not.

@@ -116,14 +116,18 @@ impl Overlay {
         noted.and(buried).and(kept).and(self.finish_undone())
     }
 
-    /// What is left to do before the folder is a plain one: what remotes deleted goes, and what was
-    /// used is noted. Blocks.
-    pub fn tidy_last(&self) -> Result<()> {
+    /// What is left to do before the folder is a plain one: what remotes deleted goes, what was
+    /// used is noted, and what landed at the very end keeps to the limits, too. Blocks.
+    pub fn tidy_last(&self, limits: &Limits) -> Result<()> {
         if let Err(error) = self.bury_doomed() {
             tracing::warn!(%error, "what a remote deleted stays in the folder until the next mount");
         }
+        let noted = self.write_uses();
+        if let Err(error) = self.keep_limits(limits) {
+            tracing::warn!(%error, "the folder stays larger than its limits until the next mount");
+        }
         self.store.empty_graveyard()?;
-        self.write_uses()
+        noted
     }
 
     fn keep_limits(&self, limits: &Limits) -> Result<()> {
