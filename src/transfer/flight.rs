@@ -268,12 +268,17 @@ impl Flight {
         let mut progress = self.progress.subscribe();
         let mut stage = self.stage.subscribe();
         loop {
+            // Both before the look: what changes after it ends the wait.
             progress.mark_unchanged();
+            let failed = match &*stage.borrow_and_update() {
+                Stage::Failed(error) => Some(error.clone()),
+                _ => None,
+            };
             if let Some(bytes) = self.try_read(want) {
                 return bytes;
             }
-            if let Stage::Failed(error) = &*stage.borrow_and_update() {
-                return Err(error.clone());
+            if let Some(error) = failed {
+                return Err(error);
             }
             tokio::select! {
                 changed = progress.changed() => changed.map_err(|_| dropped())?,
