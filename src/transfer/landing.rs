@@ -147,7 +147,8 @@ impl Downloads {
 
     /// Returns those for which the disk had no room.
     async fn hydrate_now(self: &Arc<Self>, landed: Vec<Landed>) -> Vec<(Landed, Error)> {
-        let this = self.clone();
+        let (this, flights) = (self.clone(), landed.iter().map(|l| l.flight.clone()));
+        let flights: Vec<_> = flights.collect();
         let work = move || {
             let whole = landed.iter().map(Landed::whole).collect::<Vec<_>>();
             let done = this.commit.hydrated(&whole);
@@ -157,6 +158,7 @@ impl Downloads {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(%error, "the commit of downloads failed");
+                flights.iter().for_each(|flight| self.ended(flight));
                 return Vec::new();
             }
         };
