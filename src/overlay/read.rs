@@ -16,11 +16,8 @@ use crate::error::{Error, Kind, Result};
 use crate::index::{Held, Node, NodeId, NodeKind};
 use crate::object::ByteRange;
 use crate::transfer::commit::seen;
+use crate::transfer::download::WHOLE_AT_OPEN;
 use crate::transfer::flight::{Flight, Passenger, Stage};
-
-/// Up to this size a file is fetched whole before its `open()` returns: one round trip either way,
-/// and every error is the open's.
-const WHOLE_AT_OPEN: u64 = 1 << 20;
 
 /// A download of what the file is no more takes about so long to end.
 const GIVEN_UP: std::time::Duration = std::time::Duration::from_millis(20);

@@ -48,6 +48,13 @@ fn given(mtime_ns: i64, mode: u32) -> Given {
     }
 }
 
+/// Everything from the last byte to the name.
+fn publish(store: &Store, partial: &Partial, to: &str, given: Given) -> Facts {
+    partial.settle(&given).unwrap();
+    partial.sync().unwrap();
+    partial.place(store, &p(to)).unwrap()
+}
+
 fn kind<T: std::fmt::Debug>(result: Result<T>) -> Kind {
     result.unwrap_err().kind()
 }
@@ -449,9 +456,7 @@ fn p1_p13_a_whole_download_is_published_with_its_time_and_mode() {
     assert!(!temp.path().join("d").exists());
     partial.write_at(0, b"abc").unwrap();
     assert!(partial.is_complete());
-    partial.settle(&given(1_234_567_891, 0o440)).unwrap();
-    partial.sync().unwrap();
-    let facts = partial.place(&store, &p("d/f")).unwrap();
+    let facts = publish(&store, &partial, "d/f", given(1_234_567_891, 0o440));
     assert_eq!(
         (facts.mtime_ns, facts.mode, facts.size),
         (1_234_567_891, 0o440, 6)
@@ -459,9 +464,7 @@ fn p1_p13_a_whole_download_is_published_with_its_time_and_mode() {
     assert_eq!(fs::read(temp.path().join("d/f")).unwrap(), b"abcdef");
     assert_eq!(count(&temp.path().join(".larder/partial")), 0);
     let empty = store.partial(&id("empty"), 0).unwrap();
-    empty.settle(&given(7, 0o644)).unwrap();
-    empty.sync().unwrap();
-    assert_eq!(empty.place(&store, &p("empty")).unwrap().size, 0);
+    assert_eq!(publish(&store, &empty, "empty", given(7, 0o644)).size, 0);
 }
 
 #[test]
@@ -484,10 +487,8 @@ fn p1_a_download_in_memory_reaches_the_disk_when_it_is_whole() {
     partial.write_at(3, b"def").unwrap();
     let all = partial.read(&(0..6)).unwrap();
     assert_eq!(kind(partial.write_at(5, b"gh")), Kind::Range);
-    partial.settle(&given(1_234_567_891, 0o440)).unwrap();
+    let facts = publish(&store, &partial, "d/f", given(1_234_567_891, 0o440));
     assert!(partial.file().is_some());
-    partial.sync().unwrap();
-    let facts = partial.place(&store, &p("d/f")).unwrap();
     assert_eq!(
         (facts.mtime_ns, facts.mode, facts.size),
         (1_234_567_891, 0o440, 6)

@@ -26,8 +26,9 @@ const TRIES: u32 = 4;
 /// Up to this size a file counts as small: it has lanes that big ones cannot take.
 const SMALL: u64 = 8 << 20;
 
-/// Up to this size a file may lie in memory until it is whole.
-const SMALLEST: u64 = 1 << 20;
+/// Up to this size a file is fetched whole before its `open()` returns, for which it may lie in
+/// memory: one round trip either way, and every error is the open's.
+pub const WHOLE_AT_OPEN: u64 = 1 << 20;
 
 /// A flight that is to be flown.
 struct Start {
@@ -204,7 +205,7 @@ impl Downloads {
 
     fn partial(&self, id: &PartialId, size: u64) -> Result<Partial> {
         let store = &self.commit.store;
-        let in_memory = match size <= SMALLEST {
+        let in_memory = match size <= WHOLE_AT_OPEN {
             true => store.partial_in_memory(id, size)?,
             false => None,
         };

@@ -151,17 +151,7 @@ fn on(way: usize) {
         across_uploads(&lab, &mount, mapped);
     }
     mount.flush();
-    let status = mount.status();
-    assert_eq!(
-        status["conflicts"].as_array().map(Vec::len),
-        Some(0),
-        "{status}"
-    );
-    assert_eq!(
-        status["orphans"].as_array().map(Vec::len),
-        Some(0),
-        "{status}"
-    );
+    crate::plain::assert_nothing_set_aside(&mount);
     let names = [
         "held.bin", "held.map", "far.bin", "far.map", "new.bin", "new.map",
     ];
