@@ -115,6 +115,55 @@ fn p3_a_rewrite_that_was_not_closed_takes_nothing_back() {
     }
 }
 
+/// The kernel tells of the last close late: what was closed is here all the same.
+#[test]
+fn p3_names_change_places_as_soon_as_both_are_closed() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::io::Write as _;
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    for name in ["a", "b"] {
+        put(&server.root.join(name), b"the remote's");
+    }
+    let mount = lab.mount("mnt", &["--remote", &server.url, "--upload"]);
+    let mut kept = Vec::new();
+    for name in ["a", "b"] {
+        let mut file = fs::File::create(mount.path(name)).unwrap();
+        file.write_all(name.as_bytes()).unwrap();
+        // As long as a descriptor is left, there is no last close.
+        kept.push(file.try_clone().unwrap());
+        close(file);
+    }
+    let (a, b) = (mount.path("a"), mount.path("b"));
+    renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+    drop(kept);
+    mount.flush();
+    for at in [&mount.at, &server.root] {
+        assert_eq!(fs::read(at.join("a")).unwrap(), b"b");
+        assert_eq!(fs::read(at.join("b")).unwrap(), b"a");
+    }
+    mount.unmount();
+}
+
+/// A daemon that is started again at once is not taken for the one that was killed.
+#[test]
+fn p7_a_guard_takes_away_nothing_but_its_own_mount() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    let listed = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = listed
+        .lines()
+        .find(|line| line.split(' ').nth(4) == mount.at.to_str());
+    let source = line.unwrap().split(' ').rev().nth(1).unwrap().to_owned();
+    let at = mount.at.to_str().unwrap();
+    let guard = |source: &str| lab.run(["guard", at, source, &u32::MAX.to_string()]);
+    assert!(guard(&format!("{source}0")).status.success());
+    fs::write(mount.path("a"), b"it answers").unwrap();
+    assert!(guard(&source).status.success());
+    assert!(!common::is_mounted(&mount.at));
+}
+
 /// Closes a file and fails if that fails; a dropped one would not tell.
 fn close(file: fs::File) {
     use std::os::fd::IntoRawFd as _;

@@ -56,7 +56,7 @@ impl Overlay {
                 return Err(Error::new(Kind::Exists, "exists already"));
             }
             (RenameMode::Exchange, None) => return Err(Error::new(Kind::NotFound, "no such file")),
-            (RenameMode::Exchange, Some(target)) => return self.exchange(&node, target, to),
+            (RenameMode::Exchange, Some(target)) => return self.exchange(node.id, target.id, to),
             _ => {}
         }
         if target.as_ref().is_some_and(|t| t.id == node.id) {
@@ -211,38 +211,42 @@ impl Overlay {
         Ok(())
     }
 
-    fn exchange(&self, a: &Node, b: &Node, to: (NodeId, &Name)) -> Result<()> {
-        self.settle(a.id)?;
-        self.settle(b.id)?;
-        let (a_path, b_path) = (self.path_of(a.id)?, self.path_of(b.id)?);
+    fn exchange(&self, a: NodeId, b: NodeId, to: (NodeId, &Name)) -> Result<()> {
+        self.settle(a)?;
+        self.settle(b)?;
+        let (a_path, b_path) = (self.path_of(a)?, self.path_of(b)?);
         if a_path.is_under(&b_path) || b_path.is_under(&a_path) {
             return Err(Error::new(
                 Kind::Invalid,
                 "a directory cannot change places with what is in it",
             ));
         }
-        if a.held == Held::None || b.held == Held::None {
+        if !self.is_here(a)? || !self.is_here(b)? {
             return Err(Error::new(
                 Kind::Unsupported,
                 "only files that are here can change places",
             ));
         }
-        let noted = self.note_move(a.id, &a_path, to, Some(b.id))?;
+        let noted = self.note_move(a, &a_path, to, Some(b))?;
         if let Err(error) = self.store.root().rename(&a_path, &b_path, Onto::Exchange) {
-            self.drop_note(noted, a.id);
+            self.drop_note(noted, a);
             return Err(error);
         }
         crash::point("exchange.tree");
-        if let Err(error) = self.record_exchange(a.id, b.id) {
+        if let Err(error) = self.record_exchange(a, b) {
             self.move_back(&a_path, &b_path, Onto::Exchange);
-            self.drop_note(noted, a.id);
+            self.drop_note(noted, a);
             return Err(error);
         }
-        for id in [a.id, b.id] {
+        for id in [a, b] {
             self.refresh_seen(id)?;
         }
         self.uploads.kick();
         Ok(())
+    }
+
+    fn is_here(&self, id: NodeId) -> Result<bool> {
+        Ok(self.index.node(id)?.is_some_and(|n| n.held != Held::None))
     }
 
     fn record_exchange(&self, a: NodeId, b: NodeId) -> Result<()> {
