@@ -11,8 +11,9 @@
 //!
 //! A close need not be the end of a file: its descriptor may be in `/proc/<pid>/fdinfo` still,
 //! of the closer (a shell that redirects opens, duplicates and closes), of those that it
-//! started, or of those that started it. Where one process opens and closes, as most do,
-//! nobody looks.
+//! started, of those that started it, or of those that the opener started besides it (of two
+//! children that start at once, each inherits what is meant for the other). Where one process
+//! opens and closes, as most do, nobody looks.
 
 use std::path::Path;
 use std::time::Duration;
@@ -65,13 +66,13 @@ impl Closer for Task {
     }
 }
 
-/// Whether one of those has the file open for writing: who opened it and the ancestors of the
-/// closer, if that is another; the closer; its children.
+/// Whether one of those has the file open for writing: the closer and its children; if another
+/// opened it, that one, its children, and the ancestors of the closer.
 fn is_open_around(task: Task, opener: Option<u32>) -> bool {
     let Task { pid, node } = task;
     let has_it = |pid: u32| keeps_open(pid, node) == Some(true);
-    let inherited = opener.is_some_and(|opener| has_it(opener) || ancestors(pid).any(has_it));
-    inherited || has_it(pid) || children(pid).into_iter().any(has_it)
+    let or_a_child = |pid: u32| has_it(pid) || children(pid).into_iter().any(has_it);
+    opener.is_some_and(|opener| or_a_child(opener) || ancestors(pid).any(has_it)) || or_a_child(pid)
 }
 
 /// Those that a task was started by, the nearest first.

@@ -327,3 +327,38 @@ time.sleep(100)
         assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
     }
 }
+
+/// Of two children that start at once each inherits what was opened for the other, and closes
+/// that: nothing is finished as long as the other has not written.
+#[test]
+fn p4_what_a_sibling_closes_ends_nothing() {
+    const SIBLINGS: &str = "
+import os, subprocess, sys, time
+f = open(sys.argv[1], 'wb')
+r, w = os.pipe()
+told = os.pipe()
+if os.fork() == 0:
+    os.read(r, 1)
+    f.close()
+    os.write(told[1], b'.')
+    time.sleep(100)
+subprocess.Popen(['sleep', '100'], stdout=f)
+f.close()
+os.write(w, b'.')
+os.read(told[0], 1)
+print('closed', flush=True)
+time.sleep(100)
+";
+    let lab = Lab::new();
+    let (server, args) = scene(&lab);
+    let daemon = mount(&lab, &args, &[]);
+    let family = Family::start(SIBLINGS, &[], &daemon.path("old.bin"));
+    assert!(family.said.starts_with("closed"), "{:?}", family.said);
+    daemon.kill();
+    drop(family);
+    let daemon = mount(&lab, &args, &[]);
+    daemon.flush();
+    for at in [&daemon.at, &server.root] {
+        assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
+    }
+}
