@@ -42,7 +42,7 @@ use crate::sync::feed::{Bell, Feed};
 use crate::sync::pace::Pace;
 use crate::sync::times::Times;
 
-pub use crate::fs::mounts::{MountEntry, detach_dead, mounts};
+pub use crate::fs::mounts::{MountEntry, detach, detach_dead, mounts};
 pub use tiers::{Tier, tiers};
 pub use unmounted::{ask_folder, store_above};
 
@@ -52,16 +52,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of partial downloads that are kept over a restart.
 const KEPT_PARTIALS: u64 = 8 << 30;
-
-/// Takes a mount away whether it is in use or not; for the guard of a dead daemon. One that was
-/// made in its place meanwhile is left alone.
-pub fn detach(mount: &MountEntry) -> Result<()> {
-    fs::mounts::abort(mount);
-    match mounts()?.contains(mount) {
-        true => fs::mounts::unmount(&mount.mountpoint, How::Lazily),
-        false => Ok(()),
-    }
-}
 
 /// Everything that runs.
 struct Daemon {

@@ -1,6 +1,7 @@
 //! The system's mounts: listing ours, taking one away, telling a dead one.
 
 use std::ffi::OsString;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,10 +21,16 @@ pub struct MountEntry {
 /// What the source of every mount of ours begins with.
 pub const SOURCE_PREFIX: &str = "larder:";
 
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
 /// Our mounts, in the order they were made.
 pub fn mounts() -> Result<Vec<MountEntry>> {
-    let text = std::fs::read("/proc/self/mountinfo").about("/proc/self/mountinfo")?;
-    Ok(text.split(|b| *b == b'\n').filter_map(entry).collect())
+    let text = std::fs::read(MOUNTINFO).about(MOUNTINFO)?;
+    Ok(lines(&text).filter_map(entry).collect())
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|b| *b == b'\n')
 }
 
 /// One line of mountinfo (`proc_pid_mountinfo(5)`): ours have a source that begins with `larder:`.
@@ -140,20 +147,77 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<()> {
     Err(Error::new(Kind::Io, line).about(mountpoint.display()))
 }
 
+/// A mount itself, whatever is mounted at its mountpoint next: a daemon that was killed may be
+/// started anew at the moment when somebody takes its dead mount away.
+struct Pinned(OwnedFd);
+
+impl Pinned {
+    /// What is mounted at `mountpoint` now. No daemon is asked.
+    fn at(mountpoint: &Path) -> Result<Pinned> {
+        use rustix::fs::{Mode, OFlags, open};
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pinned = open(mountpoint, flags, Mode::empty()).map_err(std::io::Error::from);
+        pinned.map(Pinned).about(mountpoint.display())
+    }
+
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+
+    /// Whether it is the one of `mount`. Numbers of mounts are used again, but not of a pinned one.
+    fn is(&self, mount: &MountEntry) -> Result<bool> {
+        let info = format!("/proc/self/fdinfo/{}", self.0.as_raw_fd());
+        let info = std::fs::read_to_string(&info).about(info)?;
+        let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+        let id = id.unwrap_or_default().trim().as_bytes();
+        let text = std::fs::read(MOUNTINFO).about(MOUNTINFO)?;
+        Ok(lines(&text).any(|line| {
+            line.split(|b| *b == b' ').next() == Some(id) && entry(line).as_ref() == Some(mount)
+        }))
+    }
+
+    /// Whether its daemon is gone.
+    fn is_dead(&self) -> bool {
+        use rustix::fs::{AtFlags, statat};
+        let looked = statat(&self.0, "", AtFlags::EMPTY_PATH);
+        matches!(looked, Err(rustix::io::Errno::NOTCONN))
+    }
+
+    /// Takes it away from `mountpoint`, whether it is in use or not.
+    fn detach(&self, mountpoint: &Path) -> Result<()> {
+        use rustix::mount::{UnmountFlags, unmount};
+        match unmount(self.path(), UnmountFlags::DETACH) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::PERM) => by_helper(mountpoint, How::Lazily),
+            // Somebody else was first.
+            Err(rustix::io::Errno::INVAL) => Ok(()),
+            Err(errno) => Err(std::io::Error::from(errno)).about(mountpoint.display()),
+        }
+    }
+}
+
+/// Takes a mount away whether it is in use or not; for the guard of a dead daemon. One that was
+/// made in its place meanwhile is left alone.
+pub fn detach(mount: &MountEntry) -> Result<()> {
+    let pinned = Pinned::at(&mount.mountpoint)?;
+    if pinned.is(mount)? {
+        abort(&pinned, mount);
+        pinned.detach(&mount.mountpoint)?;
+    }
+    Ok(())
+}
+
 /// Cuts a mount off from a daemon that was killed but cannot end, because one of its threads is
 /// in the kernel, waiting for an answer that nobody will give: every request then fails.
-pub fn abort(mount: &MountEntry) {
+fn abort(pinned: &Pinned, mount: &MountEntry) {
     use rustix::mount::{UnmountFlags, unmount};
-    // For root; it cuts off even where it cannot unmount.
-    let _ = unmount(
-        &mount.mountpoint,
-        UnmountFlags::FORCE | UnmountFlags::NOFOLLOW,
-    );
+    // For root; it cuts off, and does not unmount what is pinned.
+    let _ = unmount(pinned.path(), UnmountFlags::FORCE);
     // For the owner, where fusectl is mounted. The connection is named by the device's minor number.
-    let Ok(text) = std::fs::read("/proc/self/mountinfo") else {
+    let Ok(text) = std::fs::read(MOUNTINFO) else {
         return;
     };
-    for line in text.split(|b| *b == b'\n') {
+    for line in lines(&text) {
         let device = line.split(|b| *b == b' ').nth(2);
         let minor = device.and_then(|d| std::str::from_utf8(d).ok()?.split_once(':'));
         if let (Some(found), Some((_, minor))) = (entry(line), minor)
@@ -164,19 +228,12 @@ pub fn abort(mount: &MountEntry) {
     }
 }
 
-/// Whether something is mounted at `mountpoint` whose daemon is gone.
-pub fn is_dead(mountpoint: &Path) -> bool {
-    let looked = rustix::fs::stat(mountpoint);
-    matches!(looked, Err(rustix::io::Errno::NOTCONN))
-}
-
 /// Takes a dead mount of ours away. Returns whether there was one.
 pub fn detach_dead(mountpoint: &Path) -> Result<bool> {
-    if !is_dead(mountpoint) {
-        return Ok(false);
+    match Pinned::at(mountpoint) {
+        Ok(pinned) if pinned.is_dead() => pinned.detach(mountpoint).map(|()| true),
+        _ => Ok(false),
     }
-    unmount(mountpoint, How::Lazily)?;
-    Ok(true)
 }
 
 #[cfg(test)]
