@@ -55,13 +55,13 @@ impl Ledger {
         self.torn.clear();
     }
 
-    /// Runs an operation that makes `path` into `content`; false if it was not acknowledged.
+    /// Runs an operation that makes `path` into `content`; an error if it was not acknowledged.
     pub fn run(
         &mut self,
         path: &str,
         content: Content,
         operation: impl FnOnce() -> io::Result<()>,
-    ) -> bool {
+    ) -> io::Result<()> {
         self.run_all(vec![(path.to_owned(), content)], operation)
     }
 
@@ -71,7 +71,7 @@ impl Ledger {
         path: &str,
         content: Vec<u8>,
         operation: impl FnOnce() -> io::Result<()>,
-    ) -> bool {
+    ) -> io::Result<()> {
         self.torn.insert(path.to_owned());
         self.run(path, Some(content), operation)
     }
@@ -81,7 +81,7 @@ impl Ledger {
         &mut self,
         changes: Vec<(String, Content)>,
         operation: impl FnOnce() -> io::Result<()>,
-    ) -> bool {
+    ) -> io::Result<()> {
         for (path, content) in changes {
             let kind = if self.torn.contains(&path) {
                 "changed in place"
@@ -92,9 +92,9 @@ impl Ledger {
                 .push(format!("{path}: {kind} {}", shown(&content)));
             self.intend(&path, content);
         }
-        let done = operation().is_ok();
-        self.told.push(format!("  acknowledged: {done}"));
-        if done {
+        let done = operation();
+        self.told.push(format!("  {done:?}"));
+        if done.is_ok() {
             self.settle();
         }
         done
@@ -106,7 +106,7 @@ impl Ledger {
         from: &str,
         to: &str,
         operation: impl FnOnce() -> io::Result<()>,
-    ) -> bool {
+    ) -> io::Result<()> {
         let prefix = format!("{from}/");
         let moved: Vec<_> = self
             .now

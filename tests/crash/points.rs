@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use larder::crash::POINTS;
 
@@ -12,16 +12,19 @@ use super::common::{Lab, Mount, Server, bytes, eventually, is_mounted, put};
 use super::held::Held;
 use super::ledger::{Ledger, close, write};
 
+/// How far a story came: the end, or the step that found the daemon gone.
+type Told = Result<(), String>;
+
 /// Everything that passes a point, in an order in which each is passed soon.
-fn story(mount: &Mount<'_>, server: &Server, ledger: &mut Ledger) -> Option<()> {
-    let root = Held::new(&mount.at)?;
+fn story(mount: &Mount<'_>, server: &Server, ledger: &mut Ledger) -> Told {
+    let root = Held::new(&mount.at).ok_or("the root was not to be opened")?;
     let at = |name: &str| root.path(name);
     let new = bytes(11, 70_000);
     // The remote's own changes come in.
     fs::write(server.root.join("news.bin"), bytes(12, 100)).unwrap();
     ledger.given("news.bin", &bytes(12, 100));
     heard(&root, "news.bin")?;
-    fs::read(at("r/cold.bin")).ok()?;
+    step("read", fs::read(at("r/cold.bin")))?;
     eventually("the file is kept, or the daemon is gone", || {
         !root.lives() || kept(mount) > 0
     });
@@ -31,53 +34,76 @@ fn story(mount: &Mount<'_>, server: &Server, ledger: &mut Ledger) -> Option<()> 
         .arg("evict")
         .arg(mount.path("r/cold.bin"))
         .output();
-    evicted.unwrap().status.success().then_some(())?;
-    fs::create_dir(at("a")).ok()?;
-    step(ledger.run("a/new.bin", Some(new.clone()), || {
-        write(&at("a/new.bin"), &new)
-    }))?;
+    succeeded("evict", &evicted.unwrap())?;
+    step("mkdir", fs::create_dir(at("a")))?;
+    step(
+        "write",
+        ledger.run("a/new.bin", Some(new.clone()), || {
+            write(&at("a/new.bin"), &new)
+        }),
+    )?;
     let longer = [new.clone(), bytes(13, 5000)].concat();
-    step(ledger.run_in_place("a/new.bin", longer, || {
-        let mut file = OpenOptions::new().append(true).open(at("a/new.bin"))?;
-        file.write_all(&bytes(13, 5000))?;
-        close(file)
-    }))?;
+    step(
+        "append",
+        ledger.run_in_place("a/new.bin", longer, || {
+            let mut file = OpenOptions::new().append(true).open(at("a/new.bin"))?;
+            file.write_all(&bytes(13, 5000))?;
+            close(file)
+        }),
+    )?;
     let over = bytes(14, 40_000);
-    step(ledger.run("r/old.bin", Some(over.clone()), || {
-        write(&at("r/old.bin"), &over)
-    }))?;
+    step(
+        "replace",
+        ledger.run("r/old.bin", Some(over.clone()), || {
+            write(&at("r/old.bin"), &over)
+        }),
+    )?;
     let renamed = bytes(15, 30_000);
     for (tmp, name) in [("a/f.bin.tmp", "a/f.bin"), ("a/stage1", "r/swapped.bin")] {
         let staged = || write(&at(tmp), &renamed);
-        step(match tmp.ends_with(".tmp") {
-            // It never leaves, and is written where it is, as on any disk.
-            true => ledger.run_in_place(tmp, renamed.clone(), staged),
-            false => ledger.run(tmp, Some(renamed.clone()), staged),
-        })?;
+        step(
+            "stage",
+            match tmp.ends_with(".tmp") {
+                // It never leaves, and is written where it is, as on any disk.
+                true => ledger.run_in_place(tmp, renamed.clone(), staged),
+                false => ledger.run(tmp, Some(renamed.clone()), staged),
+            },
+        )?;
         let changes = vec![(name.into(), Some(renamed.clone())), (tmp.into(), None)];
-        step(ledger.run_all(changes, || fs::rename(at(tmp), at(name))))?;
+        step(
+            "rename",
+            ledger.run_all(changes, || fs::rename(at(tmp), at(name))),
+        )?;
     }
-    step(ledger.run_move("a", "b", || fs::rename(at("a"), at("b"))))?;
+    step(
+        "rename of a directory",
+        ledger.run_move("a", "b", || fs::rename(at("a"), at("b"))),
+    )?;
     for name in ["r/gone.bin", "r/left.bin"] {
         let rewritten = bytes(16, 10_000);
-        step(ledger.run(name, Some(rewritten.clone()), || {
-            write(&at(name), &rewritten)
-        }))?;
+        step(
+            "rewrite",
+            ledger.run(name, Some(rewritten.clone()), || {
+                write(&at(name), &rewritten)
+            }),
+        )?;
     }
     let changes = vec![
         ("r/old.bin".into(), ledger.now("r/left.bin")),
         ("r/left.bin".into(), ledger.now("r/old.bin")),
     ];
-    step(ledger.run_all(changes, || exchange(&at("r/old.bin"), &at("r/left.bin"))))?;
-    step(ledger.run("r/gone.bin", None, || fs::remove_file(at("r/gone.bin"))))?;
+    step(
+        "exchange",
+        ledger.run_all(changes, || exchange(&at("r/old.bin"), &at("r/left.bin"))),
+    )?;
+    step(
+        "unlink",
+        ledger.run("r/gone.bin", None, || fs::remove_file(at("r/gone.bin"))),
+    )?;
     kill_a_writer(&root)?;
     conflict(&root, server, ledger)?;
     // Uploads: ends when all is up, or with the daemon.
-    mount
-        .verb(&["flush", "--wait"])
-        .status
-        .success()
-        .then_some(())
+    succeeded("flush", &mount.verb(&["flush", "--wait"]))
 }
 
 /// Two names change places.
@@ -86,8 +112,18 @@ pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
     Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
 }
 
-fn step(done: bool) -> Option<()> {
-    done.then_some(())
+fn step<T>(what: &str, done: io::Result<T>) -> Told {
+    done.map(|_| ()).map_err(|error| format!("{what}: {error}"))
+}
+
+fn succeeded(what: &str, output: &Output) -> Told {
+    let told = String::from_utf8_lossy(&output.stderr);
+    let failed = || format!("{what}: {told}");
+    output.status.success().then_some(()).ok_or_else(failed)
+}
+
+fn lives(root: &Held, what: &str) -> Told {
+    root.lives().then_some(()).ok_or_else(|| what.to_owned())
 }
 
 fn kept(mount: &Mount<'_>) -> u64 {
@@ -96,16 +132,17 @@ fn kept(mount: &Mount<'_>) -> u64 {
     status["held"]["files"].as_u64().unwrap_or_default()
 }
 
-fn heard(root: &Held, name: &str) -> Option<()> {
+fn heard(root: &Held, name: &str) -> Told {
     eventually("the news come, or the daemon is gone", || {
         !root.lives() || root.path(name).exists()
     });
-    root.lives().then_some(())
+    lives(root, "news")
 }
 
 /// A writer that is killed over an existing file.
-fn kill_a_writer(root: &Held) -> Option<()> {
-    let file = File::create(root.path("r/kept.bin")).ok()?;
+fn kill_a_writer(root: &Held) -> Told {
+    let create = |error| format!("create: {error}");
+    let file = File::create(root.path("r/kept.bin")).map_err(create)?;
     let mut child = Command::new("sh")
         .args(["-c", "head -c 300000 /dev/zero; echo half; exec sleep 100"])
         .stdout(file)
@@ -120,20 +157,21 @@ fn kill_a_writer(root: &Held) -> Option<()> {
     eventually("the old version is back, or the daemon is gone", || {
         !root.lives() || fs::metadata(root.path("r/kept.bin")).is_ok_and(|m| m.len() == 20_000)
     });
-    root.lives().then_some(())
+    lives(root, "a killed writer")
 }
 
 /// Both sides write the same path.
-fn conflict(root: &Held, server: &Server, ledger: &mut Ledger) -> Option<()> {
-    let file = File::create(root.path("both.bin")).ok()?;
-    file.write_all_at(&bytes(21, 900), 0).ok()?;
+fn conflict(root: &Held, server: &Server, ledger: &mut Ledger) -> Told {
+    let create = |error| format!("create: {error}");
+    let file = File::create(root.path("both.bin")).map_err(create)?;
+    step("write", file.write_all_at(&bytes(21, 900), 0))?;
     fs::write(server.root.join("both.bin"), bytes(22, 1100)).unwrap();
     fs::write(server.root.join("marker.bin"), b"marker").unwrap();
     ledger.given("marker.bin", b"marker");
     heard(root, "marker.bin")?;
-    close(file).ok()?;
+    step("close", close(file))?;
     ledger.given(BOTH_CLOSED, b"");
-    Some(())
+    Ok(())
 }
 
 /// A note in the ledger, not a file.
@@ -172,9 +210,11 @@ fn one(point: &str) {
     let args = ["--remote", &server.url, "--upload", "--min-free", "1MiB"];
     // What happens at the start may happen before there is a mount to look at.
     if let Some(mount) = crashing(&lab, point, &args) {
-        let told = story(&mount, &server, &mut ledger);
-        assert!(told.is_none(), "{point} was never reached");
-        eventually("the dead mount is detached", || !is_mounted(&mount.at));
+        // The last point of all comes just after the answer that ends the story.
+        let end = story(&mount, &server, &mut ledger).err();
+        let end = end.unwrap_or_else(|| "its end".to_owned());
+        let what = format!("{point} is reached, the dead mount detached; the story came to {end}");
+        eventually(&what, || !is_mounted(&mount.at));
     }
     let closed = ledger.take(BOTH_CLOSED);
     // In between it is a plain directory.

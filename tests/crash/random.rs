@@ -1,8 +1,9 @@
 //! Several writers at once, and a kill at any moment.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::common::{Lab, bytes, eventually, is_mounted, put, signal};
@@ -24,8 +25,8 @@ impl Dice {
     }
 }
 
-/// One operation of the writer `who`; false once the daemon is gone.
-fn work(mount: &Held, who: u64, turn: u64, dice: &mut Dice, ledger: &mut Ledger) -> bool {
+/// One operation of the writer `who`; an error once the daemon is gone.
+fn work(mount: &Held, who: u64, turn: u64, dice: &mut Dice, ledger: &mut Ledger) -> io::Result<()> {
     let file = format!("w{who}/f{}.bin", dice.roll(6));
     let content = bytes(who << 32 | turn, 1 + dice.roll(60_000) as usize);
     let at = |name: &str| mount.path(name);
@@ -35,8 +36,8 @@ fn work(mount: &Held, who: u64, turn: u64, dice: &mut Dice, ledger: &mut Ledger)
             let tmp = format!("w{who}/next{turn}.tmp");
             let changes = vec![(file.clone(), Some(content.clone())), (tmp.clone(), None)];
             // A name that never leaves is written where it is, as on any disk.
-            ledger.run_in_place(&tmp, content.clone(), || write(&at(&tmp), &content))
-                && ledger.run_all(changes, || fs::rename(at(&tmp), at(&file)))
+            ledger.run_in_place(&tmp, content.clone(), || write(&at(&tmp), &content))?;
+            ledger.run_all(changes, || fs::rename(at(&tmp), at(&file)))
         }
         3 if ledger.now(&file).is_some() => {
             let longer = [ledger.now(&file).unwrap(), content.clone()].concat();
@@ -59,18 +60,21 @@ fn work(mount: &Held, who: u64, turn: u64, dice: &mut Dice, ledger: &mut Ledger)
         5 => {
             let (from, to) = (format!("w{who}/dir{turn}"), format!("w{who}/moved{turn}"));
             let inside = format!("{from}/inside.bin");
-            fs::create_dir(at(&from)).is_ok()
-                && ledger.run(&inside, Some(content.clone()), || {
-                    write(&at(&inside), &content)
-                })
-                && ledger.run_move(&from, &to, || fs::rename(at(&from), at(&to)))
+            fs::create_dir(at(&from))?;
+            ledger.run(&inside, Some(content.clone()), || {
+                write(&at(&inside), &content)
+            })?;
+            ledger.run_move(&from, &to, || fs::rename(at(&from), at(&to)))
         }
         6 if ledger.now(&file).is_some() => ledger.run(&file, None, || fs::remove_file(at(&file))),
         7 if ledger.now(&file).is_some() => {
             // Both may be at the server in an older version.
             let to = format!("w{who}/f{}.bin", dice.roll(6));
             let changes = vec![(file.clone(), None), (to.clone(), ledger.now(&file))];
-            to == file || ledger.run_all(changes, || fs::rename(at(&file), at(&to)))
+            match to == file {
+                true => Ok(()),
+                false => ledger.run_all(changes, || fs::rename(at(&file), at(&to))),
+            }
         }
         _ => ledger.run(&file, Some(content.clone()), || write(&at(&file), &content)),
     }
@@ -99,20 +103,21 @@ fn p3_killed_at_random_while_many_write() {
     for round in 0..ROUNDS {
         let mount = lab.mount("mnt", &args);
         let pid = mount.pid().to_string();
-        let held = Held::new(&at).unwrap();
+        let (held, killed) = (Held::new(&at).unwrap(), AtomicBool::new(false));
         let after = Duration::from_millis(50 + dice.roll(900));
         std::thread::scope(|scope| {
             for (who, ledger) in ledgers.iter_mut().enumerate() {
                 let (mut dice, held) = (Dice(dice.roll(u64::MAX) | 1), &held);
+                let killed = &killed;
                 scope.spawn(move || {
-                    let who = who as u64;
-                    let mut turn = round << 16;
-                    while work(held, who, turn, &mut dice, ledger) {
-                        turn += 1;
-                    }
+                    let mut turns = round << 16..;
+                    let error = turns
+                        .find_map(|turn| work(held, who as u64, turn, &mut dice, ledger).err());
+                    assert!(killed.load(Ordering::SeqCst), "{error:?}");
                 });
             }
             std::thread::sleep(after);
+            killed.store(true, Ordering::SeqCst);
             assert!(signal(&pid, "-9"));
         });
         eventually("the dead mount is detached", || !is_mounted(&at));
