@@ -67,10 +67,16 @@ struct Daemon {
     mountpoint: PathBuf,
 }
 
+/// Threads for what waits for the network. On two processors one is faster than two: they wake each
+/// other for every request, and the kernel, the disk and the programs want the rest.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4))
+}
+
 /// Mounts and serves until unmounted; `ready` is called when the mount answers.
 pub fn mount(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(workers())
         .max_blocking_threads(32)
         .thread_name("larder-task")
         .enable_all()

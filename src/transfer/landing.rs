@@ -15,9 +15,10 @@ use crate::object::Sha256;
 /// Big files that are being made durable at once: the disk groups what it is asked for together.
 const BIG: usize = 24;
 /// Small ones that are put in place together, at most,
-const TOGETHER: usize = 64;
-/// and how long the first of them waits for others.
-const GATHER: Duration = Duration::from_millis(10);
+const TOGETHER: usize = 128;
+/// and how long the first of them waits for others. A kill in between costs no more than to fetch
+/// them again.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// What has landed and is not in its place yet.
 pub(super) struct Landings {
