@@ -159,6 +159,7 @@ fn build(
         overlay.note(format!(
             "the index was broken and is being rebuilt from the folder; the old one is .larder/{name}"
         ));
+        index.told_of_the_broken_one()?;
     }
     overlay.recover()?;
     // What the last life was refused may be taken now: another key was given, say.

@@ -21,6 +21,8 @@ mod held;
 mod killed_writers;
 #[path = "crash/ledger.rs"]
 mod ledger;
+#[path = "crash/older.rs"]
+mod older;
 #[path = "crash/points.rs"]
 mod points;
 #[path = "crash/points_of_conflicts.rs"]

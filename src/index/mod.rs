@@ -6,6 +6,7 @@
 //! that was answered. An answered edit survives the death of the process; after
 //! [`Index::sync`] it survives a power cut.
 
+pub mod arriving;
 mod checkpoint;
 mod copied;
 pub mod edit;
@@ -90,7 +91,7 @@ pub struct Index {
 
 impl Index {
     /// Opens the index file at `path`; `events` is told what commits change. The second value is
-    /// where a broken file was put.
+    /// where a broken file was put, until [`told_of_the_broken_one`](Index::told_of_the_broken_one).
     pub fn open(path: &Path, events: SyncSender<Event>) -> Result<(Index, Option<PathBuf>)> {
         let (c, aside, next_id, generation) = match start(path) {
             Err(error) if error.kind() == Kind::NoSpace && spare::give_up(path) => start(path)?,
@@ -127,6 +128,11 @@ impl Index {
             is_damaged: AtomicBool::new(false),
         };
         Ok((index, aside))
+    }
+
+    /// That a broken file was put somewhere else was said, and is not said again.
+    pub fn told_of_the_broken_one(&self) -> Result<()> {
+        schema::reported(&self.path)
     }
 
     /// Whether a part of the file was met that makes no sense: the next start sets it aside.

@@ -7,10 +7,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::vfs;
+use crate::crash;
 use crate::error::{About, Error, Kind, Result};
 
 /// The layout this build reads and writes; `PRAGMA user_version` of the file.
-pub const VERSION: i64 = 4;
+pub const VERSION: i64 = 5;
 
 /// Broken indexes that are kept.
 const KEPT_ASIDE: usize = 3;
@@ -35,6 +36,7 @@ const KEPT_ASIDE: usize = 3;
 ///   it is no other's version. Of a copy whose bytes nobody here has read: `Sha256::stand_in`. `propagate`: it was deleted here since, and is to go there too.
 /// - `staged`: files being written; `closed` once a `close()` returned.
 /// - `moving`: renames whose tree may have changed and whose rows have not yet.
+/// - `arriving`: downloads whose name in the tree may be theirs already, and whose rows do not say so yet.
 /// - `doomed`: stored files whose row is gone; removed from the tree if they are still the same.
 const TABLES: &str = "
 CREATE TABLE nodes(
@@ -83,6 +85,13 @@ INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, held)
 const MOVING: &str = "
 CREATE TABLE moving(node INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL,
   other INTEGER, ino INTEGER NOT NULL);
+";
+
+/// New in layout 5.
+const ARRIVING: &str = "
+CREATE TABLE arriving(path BLOB PRIMARY KEY, node INTEGER NOT NULL, remote INTEGER NOT NULL,
+  version TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ino INTEGER NOT NULL,
+  sha256 BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 /// As of layout 4: a row whose id is given by us, as few indexes as serve, and sums in one row.
@@ -140,27 +149,54 @@ CREATE TRIGGER sums_replica_changed AFTER UPDATE OF node, size ON replicas
 
 /// Opens the writer's connection to the index at `path`, making or migrating it.
 ///
-/// A broken file is renamed beside itself and its new name is returned.
+/// A broken file is renamed beside itself and its new name is returned, by each start until
+/// [`reported`] is called: one that is killed before somebody was told does not hush it up.
 /// Errors: `Unsupported` for a file of a newer layout, which is left alone.
 pub fn open(path: &Path) -> Result<(Connection, Option<PathBuf>)> {
-    let opened = match condemned(path).exists() && path.exists() {
-        true => Err(Error::new(Kind::Corrupt, "found damaged before")),
-        false => try_open(path),
+    let opened = match mark(path)? {
+        Mark::None => try_open(path).map(|connection| (connection, None)),
+        // It was moved away by hand.
+        Mark::Damaged if !path.exists() => {
+            reported(path)?;
+            try_open(path).map(|connection| (connection, None))
+        }
+        Mark::Damaged => Err(Error::new(Kind::Corrupt, "found damaged before")),
+        Mark::Aside(aside) => {
+            clear_away(path)?;
+            try_open(path).map(|connection| (connection, Some(aside)))
+        }
     };
     match opened {
-        Ok(connection) => {
-            remove(&condemned(path))?;
-            Ok((connection, None))
-        }
         Err(error) if error.kind() == Kind::Corrupt => {
             let aside = set_aside(path)?;
             Ok((try_open(path)?, Some(aside)))
         }
-        Err(error) => Err(error),
+        opened => opened,
     }
 }
 
-/// Its being there says that the index beside it is damaged in a part that no start looks at.
+/// What a start is told of the index by the file `.damaged` beside it.
+enum Mark {
+    None,
+    /// The index is damaged in a part that no start looks at, or was about to be set aside.
+    Damaged,
+    /// A broken index was set aside; what has its name, if anything does, is a new one.
+    Aside(PathBuf),
+}
+
+fn mark(path: &Path) -> Result<Mark> {
+    let name = match std::fs::read_to_string(condemned(path)) {
+        Ok(name) => name,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Mark::None),
+        Err(error) => return Err(error).about(condemned(path).display()),
+    };
+    let aside = path.with_file_name(&name);
+    Ok(match !name.is_empty() && aside.exists() {
+        true => Mark::Aside(aside),
+        false => Mark::Damaged,
+    })
+}
+
 fn condemned(path: &Path) -> PathBuf {
     path.with_extension("db.damaged")
 }
@@ -170,6 +206,11 @@ pub fn condemn(path: &Path) {
     if let Err(error) = std::fs::write(condemned(path), "") {
         tracing::warn!(%error, "that the index is damaged could not be noted");
     }
+}
+
+/// Somebody was told that a broken index was set aside.
+pub fn reported(path: &Path) -> Result<()> {
+    remove(&condemned(path))
 }
 
 fn try_open(path: &Path) -> Result<Connection> {
@@ -233,19 +274,24 @@ fn create(connection: &mut Connection) -> Result<()> {
     }
     let tx = connection.transaction().map_err(sql)?;
     tx.execute_batch(TABLES).map_err(sql)?;
-    for part in [MOVING, OUTBOX, SUMS, TRIGGERS] {
+    for part in [MOVING, ARRIVING, OUTBOX, SUMS, TRIGGERS] {
         tx.execute_batch(part).map_err(sql)?;
     }
     tx.pragma_update(None, "user_version", VERSION)
         .map_err(sql)?;
-    tx.commit().map_err(sql)
+    tx.commit().map_err(sql)?;
+    crash::point("index.created");
+    Ok(())
 }
 
+/// In one transaction: a kill leaves the older layout as it was, or this one.
+///
 /// From layout 1, which did not know the order of a remote's changes, nor what is hidden by whom,
-/// nor when a version arrived; from layout 2, which did not know of renames under way; and from
-/// layout 3, which kept its sums in a row each and gave the ids of the outbox itself.
+/// nor when a version arrived; from layout 2, which did not know of renames under way; from
+/// layout 3, which kept its sums in a row each and gave the ids of the outbox itself; and from layout
+/// 4, which did not know of downloads that were being put in place.
 fn migrate(connection: &mut Connection, from: i64) -> Result<()> {
-    check(connection, "totals")?;
+    check(connection, if from < 4 { "totals" } else { "sums" })?;
     let tx = connection.transaction().map_err(sql)?;
     if from == 1 {
         tx.execute_batch(
@@ -256,14 +302,23 @@ fn migrate(connection: &mut Connection, from: i64) -> Result<()> {
              CREATE INDEX replicas_rough ON replicas(remote, key) WHERE rough = 1;",
         )
         .map_err(sql)?;
+        crash::point("migrate.columns");
     }
     if from < 3 {
         tx.execute_batch(MOVING).map_err(sql)?;
+        crash::point("migrate.moving");
     }
-    renew_outbox_and_sums(&tx).map_err(sql)?;
+    if from < 4 {
+        renew_outbox_and_sums(&tx).map_err(sql)?;
+    }
+    tx.execute_batch(ARRIVING).map_err(sql)?;
+    crash::point("migrate.arriving");
     tx.pragma_update(None, "user_version", VERSION)
         .map_err(sql)?;
-    tx.commit().map_err(sql)
+    crash::point("migrate.version");
+    tx.commit().map_err(sql)?;
+    crash::point("migrate.committed");
+    Ok(())
 }
 
 fn renew_outbox_and_sums(tx: &Connection) -> rusqlite::Result<()> {
@@ -284,6 +339,7 @@ fn renew_outbox_and_sums(tx: &Connection) -> rusqlite::Result<()> {
          SELECT id, remote, node, key, base, generation, queued_at, attempts, not_before, last_error
          FROM outbox_before; DROP TABLE outbox_before;",
     )?;
+    crash::point("migrate.outbox");
     tx.execute_batch(SUMS)?;
     tx.execute_batch(
         "UPDATE sums SET files = coalesce((SELECT n FROM totals WHERE what = 'files'), 0),
@@ -294,6 +350,7 @@ fn renew_outbox_and_sums(tx: &Connection) -> rusqlite::Result<()> {
          dirty_bytes = coalesce((SELECT n FROM totals WHERE what = 'dirty_bytes'), 0);
          DROP TABLE totals;",
     )?;
+    crash::point("migrate.sums");
     tx.execute_batch(TRIGGERS)
 }
 
@@ -321,17 +378,32 @@ fn check(connection: &Connection, sums: &str) -> Result<()> {
     Ok(())
 }
 
+/// The note comes before the deed: whichever start gets as far as a new index knows of the old one.
 fn set_aside(path: &Path) -> Result<PathBuf> {
     let stamp = crate::clock::Clock::System.now_ms();
     let aside = path.with_extension(format!("db.corrupt-{stamp}"));
+    let name = aside.file_name().unwrap_or_default().as_encoded_bytes();
+    std::fs::write(condemned(path), name).about(path.display())?;
+    crash::point("aside.marked");
     std::fs::rename(path, &aside).about(path.display())?;
-    for suffix in ["-wal", "-shm", ".damaged"] {
+    crash::point("aside.renamed");
+    clear_away(path)?;
+    forget_older(path)?;
+    Ok(aside)
+}
+
+/// Takes away what belonged to an index that was set aside, unless there is a new one.
+fn clear_away(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    for suffix in ["-wal", "-shm"] {
         let mut side = path.as_os_str().to_owned();
         side.push(suffix);
         remove(Path::new(&side))?;
     }
-    forget_older(path)?;
-    Ok(aside)
+    crash::point("aside.cleared");
+    Ok(())
 }
 
 /// Of the indexes that were set aside, the last ones are kept: they are for finding out why.
@@ -417,42 +489,33 @@ mod tests {
         let path = dir.path().join("index.db");
         std::fs::write(&path, vec![0x5a; 8192]).unwrap();
         let (connection, aside) = open(&path).unwrap();
-        assert!(aside.unwrap().exists());
+        assert!(aside.as_ref().unwrap().exists());
         drop(connection);
+        // Until somebody was told.
+        assert_eq!(open(&path).unwrap().1, aside);
+        reported(&path).unwrap();
         assert!(open(&path).unwrap().1.is_none());
         // The last few are kept.
         for _ in 0..2 * KEPT_ASIDE {
             std::fs::write(&path, vec![0x5a; 8192]).unwrap();
             let (_, aside) = open(&path).unwrap();
             assert!(aside.unwrap().exists());
+            reported(&path).unwrap();
         }
         let kept = std::fs::read_dir(dir.path()).unwrap().flatten();
         let kept = kept.filter(|e| e.file_name().to_string_lossy().contains("corrupt"));
         assert!((1..=KEPT_ASIDE).contains(&kept.count()));
     }
 
-    /// What layout 3 had otherwise, as it was made then.
-    const LAYOUT_3: &str = "
-    DROP TABLE sums; DROP TABLE outbox;
-    CREATE TABLE outbox(
-      id INTEGER PRIMARY KEY AUTOINCREMENT, remote INTEGER NOT NULL, node INTEGER, key BLOB, base TEXT,
-      generation INTEGER NOT NULL, queued_at INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
-      not_before INTEGER NOT NULL DEFAULT 0, last_error TEXT);
-    CREATE UNIQUE INDEX outbox_puts ON outbox(remote, node) WHERE node IS NOT NULL;
-    CREATE UNIQUE INDEX outbox_deletes ON outbox(remote, key) WHERE key IS NOT NULL;
-    CREATE INDEX outbox_by_node ON outbox(node) WHERE node IS NOT NULL;
-    CREATE TABLE totals(what TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-    INSERT INTO totals VALUES ('files',0),('bytes',0),('held_files',0),('held_bytes',0),
-      ('dirty_files',0),('dirty_bytes',0);
-    CREATE TRIGGER totals_add_insert AFTER INSERT ON nodes WHEN new.kind = 0 BEGIN
-      UPDATE totals SET n = n + 1 WHERE what = 'files' AND 1;
-      UPDATE totals SET n = n + new.size WHERE what = 'bytes' AND 1;
-      UPDATE totals SET n = n + 1 WHERE what = 'dirty_files' AND new.dirty <> 0;
-      UPDATE totals SET n = n + new.size WHERE what = 'dirty_bytes' AND new.dirty <> 0; END;
-    CREATE TRIGGER replicas_add_insert AFTER INSERT ON replicas BEGIN
-      UPDATE remotes SET files = files + 1, bytes = bytes + new.size,
-      hidden = hidden + (new.node IS NULL) WHERE id = new.remote; END;
-    PRAGMA user_version = 3;
+    /// Each takes an index of the layout after it back to this one, rows and all.
+    const BACK: [&str; 4] = [
+        include_str!("tests/layout_1.sql"),
+        include_str!("tests/layout_2.sql"),
+        include_str!("tests/layout_3.sql"),
+        include_str!("tests/layout_4.sql"),
+    ];
+
+    const ROWS: &str = "
     INSERT INTO remotes(id, url, position, upload) VALUES (1, 'http://r', 0, 1);
     INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, dirty)
       VALUES (7, 1, 'a', 0, 30, 4, 4, 420, 5), (8, 1, 'b', 0, 12, 4, 4, 420, 0);
@@ -465,26 +528,10 @@ mod tests {
     /// An index as an earlier Larder left it, with rows.
     fn of_layout(layout: i64, path: &Path) {
         let (connection, _) = open(path).unwrap();
-        let triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'";
-        let mut triggers = connection.prepare(triggers).unwrap();
-        let names = triggers.query_map([], |row| row.get(0)).unwrap();
-        let names: Vec<String> = names.map(|name| name.unwrap()).collect();
-        for name in names {
-            let drop = format!("DROP TRIGGER {name}");
-            connection.execute_batch(&drop).unwrap();
-        }
-        connection.execute_batch(LAYOUT_3).unwrap();
-        if layout < 3 {
-            let back = "DROP TABLE moving; PRAGMA user_version = 2;";
+        for back in BACK[layout as usize - 1..].iter().rev() {
             connection.execute_batch(back).unwrap();
         }
-        if layout < 2 {
-            let back = "ALTER TABLE replicas DROP COLUMN seq;
-                ALTER TABLE replicas DROP COLUMN behind; DROP INDEX replicas_rough;
-                ALTER TABLE replicas DROP COLUMN arrived_ns; ALTER TABLE replicas DROP COLUMN rough;
-                PRAGMA user_version = 1;";
-            connection.execute_batch(back).unwrap();
-        }
+        connection.execute_batch(ROWS).unwrap();
     }
 
     /// What the index is made of, names and texts.

@@ -29,6 +29,7 @@ impl Overlay {
         // Before anything gets a number: removed files are known by that of their node.
         self.recover_removals()?;
         self.recover_moves()?;
+        self.commit.recover_arriving()?;
         self.begin_runs()?;
         self.follow_root()?;
         self.recover_staged()?;

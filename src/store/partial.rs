@@ -236,6 +236,14 @@ impl Partial {
         }
     }
 
+    /// Its file's inode.
+    pub fn ino(&self) -> Result<u64> {
+        match &*held(&self.data) {
+            Data::File(_, ino) => Ok(*ino),
+            Data::Memory(_) => Err(Error::new(Kind::Io, "it is in memory still")),
+        }
+    }
+
     /// Bytes that are here.
     pub fn read(&self, range: &ByteRange) -> Result<Bytes> {
         let file = match &mut *held(&self.data) {

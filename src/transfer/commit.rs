@@ -14,6 +14,7 @@ use crate::beneath::Facts;
 use crate::clock::Clock;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
+use crate::index::arriving::Arriving;
 use crate::index::{Index, Node, NodeId, Seen, node};
 use crate::object::{RemoteId, Sha256, Version};
 use crate::path::RelPath;
@@ -136,22 +137,34 @@ impl Commit {
             Ok(now) => now,
             Err(error) => return all.iter().map(|_| Err(error.clone())).collect(),
         };
-        let placed: Vec<Result<Option<Seen>>> = all
+        let ready: Vec<Result<Option<Arriving>>> = all
             .iter()
             .zip(settled)
             .zip(now)
             .map(|((whole, settled), now)| {
                 settled.clone()?;
-                self.place_one(whole, now)
+                self.ready(whole, now)
             })
             .collect();
+        if let Err(error) = self.note(&ready) {
+            return all.iter().map(|_| Err(error.clone())).collect();
+        }
+        crash::point("hydrate.noted");
+        let placed: Vec<Result<Option<(Arriving, Seen)>>> = all
+            .iter()
+            .zip(ready)
+            .map(|(whole, ready)| self.place_one(whole, ready?))
+            .collect();
         crash::point("hydrate.renamed");
-        let kept = self.record(all, &placed);
+        let kept = self.record(&placed);
         crash::point("hydrate.row");
         let mut kept = kept.map(Vec::into_iter);
-        let answer = |placed: Result<Option<Seen>>| match (placed?, &mut kept) {
+        let answer = |placed: Result<Option<(Arriving, Seen)>>| match (placed?, &mut kept) {
             (None, _) => Ok(false),
-            (Some(_), Ok(kept)) => Ok(kept.next().unwrap_or_default()),
+            (Some((it, _)), Ok(kept)) => match kept.next().unwrap_or_default() {
+                true => Ok(true),
+                false => self.take_back(it).map(|()| false),
+            },
             (Some(_), Err(error)) => Err(error.clone()),
         };
         placed.into_iter().map(answer).collect()
@@ -168,8 +181,8 @@ impl Commit {
         })
     }
 
-    /// Gives one file its name; none if the node became something else.
-    fn place_one(&self, whole: &Whole<'_>, now: Option<Node>) -> Result<Option<Seen>> {
+    /// Where one file goes; none if the node became something else.
+    fn ready(&self, whole: &Whole<'_>, now: Option<Node>) -> Result<Option<Arriving>> {
         let path = now.as_ref().map(|node| self.index.path_of_node(node));
         let (Some(node), Some(path)) = (now, path.transpose()?.flatten()) else {
             whole.partial.discard()?;
@@ -179,30 +192,54 @@ impl Commit {
             whole.partial.settle(&given(&node))?;
             whole.partial.sync()?;
         }
-        let facts = self.put_at(&path, || whole.partial.place(&self.store, &path))?;
-        Ok(Some(seen(&facts)))
+        Ok(Some(Arriving {
+            path,
+            node: node.id,
+            version: whole.version.clone(),
+            size: whole.partial.size(),
+            mtime_ns: node.mtime_ns,
+            ino: whole.partial.ino()?,
+            sha256: whole.sha256,
+        }))
+    }
+
+    /// Before the tree changes: whatever ends us now, these are no local writes.
+    fn note(&self, ready: &[Result<Option<Arriving>>]) -> Result<()> {
+        let all: Vec<_> = ready.iter().flatten().flatten().cloned().collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.index
+            .edit(move |w| all.iter().try_for_each(|it| w.arrives(it)))
+    }
+
+    /// Gives one file its name.
+    fn place_one(
+        &self,
+        whole: &Whole<'_>,
+        ready: Option<Arriving>,
+    ) -> Result<Option<(Arriving, Seen)>> {
+        let Some(it) = ready else { return Ok(None) };
+        match self.put_at(&it.path, || whole.partial.place(&self.store, &it.path)) {
+            Ok(facts) => Ok(Some((it, seen(&facts)))),
+            Err(error) => {
+                self.index.edit(move |w| w.arrived(&it.path))?;
+                Err(error)
+            }
+        }
     }
 
     /// One edit for all that were placed; whether each still was what came.
-    fn record(&self, all: &[Whole<'_>], placed: &[Result<Option<Seen>>]) -> Result<Vec<bool>> {
-        let rows: Vec<_> = all
-            .iter()
-            .zip(placed)
-            .filter_map(|(whole, placed)| {
-                let seen = placed.as_ref().ok().copied().flatten()?;
-                Some((whole.node.id, whole.version.clone(), seen, whole.sha256))
-            })
-            .collect();
+    fn record(&self, placed: &[Result<Option<(Arriving, Seen)>>]) -> Result<Vec<bool>> {
+        let rows: Vec<_> = placed.iter().flatten().flatten().cloned().collect();
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         let now_ms = self.clock.now_ms();
         self.index.edit(move |w| {
-            let each = rows.into_iter();
-            each.map(|(id, version, seen, sha256)| {
-                w.hydrated(id, &version, seen, Some(sha256), now_ms)
-            })
-            .collect()
+            let each = rows.iter();
+            each.map(|(it, seen)| w.has_arrived(it, *seen, now_ms))
+                .collect()
         })
     }
 

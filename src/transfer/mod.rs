@@ -1,6 +1,7 @@
 //! What moves bytes: down in flights, up from the outbox, and into place by one commit.
 
 pub mod ahead;
+mod arrival;
 mod burst;
 pub mod commit;
 mod conflict;

@@ -237,11 +237,14 @@ fn one(point: &str) {
     mount.unmount();
 }
 
-/// Points that only a second start reaches. Those of settling: `points_of_conflicts`.
+/// Points that only a second start reaches. Those of settling: `points_of_conflicts`; those of an index
+/// that is older or broken: `older`.
 const OF_RECOVERY: &[&str] = &["recover.published"];
 
 fn share(part: usize, of: usize) {
-    let elsewhere = |p: &str| OF_RECOVERY.contains(&p) || p.starts_with("settle.");
+    let others = ["settle.", "migrate.", "aside."];
+    let elsewhere =
+        |p: &str| OF_RECOVERY.contains(&p) || others.iter().any(|other| p.starts_with(other));
     let points = POINTS.iter().filter(|p| !elsewhere(p));
     for point in points.skip(part).step_by(of) {
         eprintln!("crash at {point}");
