@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PROFILE ?= release
 
-.PHONY: demo test test-page test-garage bench lint supply-chain build install tools test-tools
+.PHONY: demo test soak test-page test-garage bench lint supply-chain build install tools test-tools
 
 # Shows the whole idea in a minute, and checks every step of it.
 demo: tools
@@ -12,6 +12,12 @@ demo: tools
 # Unit, model and conformance tests, and real mounts.
 test: test-tools
 	$(CARGO) test --locked --no-fail-fast
+
+# Ten minutes of kills at random while many write, read and evict; LARDER_SOAK=3600 makes it an hour. It
+# says how to repeat what failed: LARDER_SEED=NUMBER.
+LARDER_SOAK ?= 600
+soak: tools
+	LARDER_SOAK=$(LARDER_SOAK) $(CARGO) test --profile $(PROFILE) --locked --test crash -- --exact --nocapture random::p3_killed_at_random_while_many_write
 
 # The server's page in a real browser. Installs Chromium where there is none, which is large.
 test-page:

@@ -9,6 +9,8 @@
 
 mod common;
 
+#[path = "crash/bystanders.rs"]
+mod bystanders;
 #[path = "crash/calm.rs"]
 mod calm;
 #[path = "crash/cut_short.rs"]
