@@ -183,6 +183,8 @@ fn p3_killed_while_an_older_index_is_taken_over() {
         let path = mount.path("gone.bin");
         let restored = lab.larder().arg("restore").arg(&path).output().unwrap();
         assert!(restored.status.success());
+        // The kernel is told behind the answer that the name is there again.
+        eventually("it is shown again", || path.exists());
         assert_eq!(fs::read(&path).unwrap(), bytes(1, 9000));
         mount.unmount();
     }
