@@ -119,6 +119,8 @@ pub struct MountConfig {
     pub refresh: Duration,
     /// Most requests a day for listings, of each remote where a listing costs; none: no limit.
     pub list_budget: Option<u64>,
+    /// Most files of one remote that are taken from its listings; none: no limit.
+    pub max_listed: Option<u64>,
     /// Whether a remote that can be asked is asked for a name that its listing lacks.
     pub ask_on_miss: bool,
     /// Whether reads may bypass the daemon where the kernel can do that.

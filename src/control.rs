@@ -209,6 +209,9 @@ pub struct RemoteStatus {
     pub files: u64,
     pub bytes: u64,
     pub upload: bool,
+    /// Why not all that it names was taken in; none: all was.
+    #[serde(default)]
+    pub cut_short: Option<String>,
     /// Names of it that cannot be files here.
     pub refused_names: u64,
     /// Of `put`, `conditional-put`, `delete`, `changes`, `listing`, `probe`, `copy`, `bucket`.

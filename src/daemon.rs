@@ -38,6 +38,7 @@ use crate::index::{EVENTS, Event, Index, habits};
 use crate::metrics::Metrics;
 use crate::overlay::{Overlay, Parts, Settings};
 use crate::store::{Limits, Store};
+use crate::sync::bound::Bound;
 use crate::sync::feed::{Bell, Feed};
 use crate::sync::pace::Pace;
 use crate::sync::times::Times;
@@ -275,6 +276,7 @@ fn follow(
         refresh: config.refresh,
         budget: config.list_budget,
     };
+    let bound = Bound::new(config.max_listed, config.min_free);
     remotes
         .iter()
         .map(|remote| {
@@ -285,7 +287,8 @@ fn follow(
                 pace,
                 news.clone(),
             );
-            (feed.asking_on_miss(config.ask_on_miss), bell)
+            let feed = feed.asking_on_miss(config.ask_on_miss).within(bound);
+            (feed, bell)
         })
         .unzip()
 }

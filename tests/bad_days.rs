@@ -20,6 +20,8 @@ mod places;
 
 #[path = "bad_days/bodies.rs"]
 mod bodies;
+#[path = "bad_days/endless.rs"]
+mod endless;
 #[path = "bad_days/index.rs"]
 mod index;
 #[path = "bad_days/liar.rs"]

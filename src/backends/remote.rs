@@ -32,6 +32,7 @@ pub struct Remote {
     clock: Clock,
     presence: watch::Sender<Presence>,
     listed: watch::Sender<bool>,
+    cut_short: watch::Sender<Option<Arc<str>>>,
     capabilities: watch::Sender<Option<Capabilities>>,
     synced_ms: AtomicI64,
     listed_every_ms: AtomicU64,
@@ -56,6 +57,7 @@ impl Remote {
             clock,
             presence: watch::Sender::new(Presence::Connecting),
             listed: watch::Sender::new(listed),
+            cut_short: watch::Sender::new(None),
             capabilities: watch::Sender::new(None),
             synced_ms: AtomicI64::new(0),
             listed_every_ms: AtomicU64::new(0),
@@ -135,6 +137,27 @@ impl Remote {
         self.listed.send_replace(true);
     }
 
+    /// Why not all that it names was taken in; none: all was, as far as is known.
+    pub fn cut_short(&self) -> Option<Arc<str>> {
+        self.cut_short.borrow().clone()
+    }
+
+    /// Whether it names more than was taken in: what is not known of it can only be asked for.
+    pub fn is_cut_short(&self) -> bool {
+        self.cut_short.borrow().is_some()
+    }
+
+    /// It names more than is taken in. Returns whether that is news.
+    pub fn was_cut_short(&self, error: &Error) -> bool {
+        let why = Arc::from(error.message());
+        self.cut_short.send_replace(Some(why)).is_none()
+    }
+
+    /// All that it names was taken in.
+    pub fn is_whole(&self) {
+        self.cut_short.send_if_modified(|why| why.take().is_some());
+    }
+
     /// What it can do, once that is known.
     pub fn capabilities(&self) -> Option<Capabilities> {
         *self.capabilities.borrow()
@@ -142,12 +165,12 @@ impl Remote {
 
     /// Whether it may have files that no listing names, and can be asked.
     pub fn probes(&self) -> bool {
-        !self.is_away() && self.capabilities().is_some_and(|can| can.probe)
+        !self.is_away() && (self.is_cut_short() || self.capabilities().is_some_and(|can| can.probe))
     }
 
     /// Whether it is known that all its files are in its listing.
     pub fn never_probes(&self) -> bool {
-        self.capabilities().is_some_and(|can| !can.probe)
+        !self.is_cut_short() && self.capabilities().is_some_and(|can| !can.probe)
     }
 
     /// Whether it can say what it holds, as far as is known.
@@ -213,8 +236,10 @@ impl Remotes {
         self.0.iter().all(|r| r.is_away())
     }
 
-    /// Whether all were listed at least once, or cannot be for now.
+    /// Whether there is no listing to wait for: all were listed at least once, or cannot be for now.
     pub fn absence_is_known(&self) -> bool {
-        self.0.iter().all(|r| r.is_listed() || r.is_away())
+        self.0
+            .iter()
+            .all(|r| r.is_listed() || r.is_away() || r.is_cut_short())
     }
 }

@@ -82,6 +82,10 @@ pub struct MountFlags {
     /// more rarely than --refresh says [default: 20000]
     #[arg(long, value_name = "NUMBER")]
     list_budget: Option<OsString>,
+    /// Most files that one remote may name, or none for no limit: a listing that goes on is cut short
+    /// [default: 20000000]
+    #[arg(long, value_name = "NUMBER")]
+    max_listed: Option<OsString>,
     /// Ask the bucket for a name that its last listing lacks, instead of saying that it is not there
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     ask_on_miss: Option<OsString>,
@@ -145,6 +149,7 @@ impl MountFlags {
         flags.set("publish_last", self.publish_last.clone());
         flags.set("refresh", self.refresh.clone());
         flags.set("list_budget", self.list_budget.clone());
+        flags.set("max_listed", self.max_listed.clone());
         flags.set("ask_on_miss", self.ask_on_miss.clone());
         flags.set("passthrough", self.no_passthrough.then_some("false"));
         flags.set("threads", self.threads.clone());

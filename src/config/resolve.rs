@@ -72,6 +72,7 @@ pub fn resolve_mount(
         conflicts: values.read("conflicts", conflicts)?,
         refresh: values.read("refresh", |text| between(text, 1, 86_400))?,
         list_budget: values.limit("list_budget", count)?,
+        max_listed: values.limit("max_listed", count)?,
         ask_on_miss: values.switch("ask_on_miss")?,
         passthrough: values.switch("passthrough")?,
         threads: values.read("threads", |text| few(text, 64, "a number from 1 to 64"))?,

@@ -194,6 +194,11 @@ static MOUNT: &[Setting] = &[
         Some("20000"),
     ),
     one(
+        "max_listed",
+        &[("LARDER_MAX_LISTED", Plain)],
+        Some("20000000"),
+    ),
+    one(
         "ask_on_miss",
         &[("LARDER_ASK_ON_MISS", Plain)],
         Some("false"),

@@ -505,6 +505,18 @@ fn listings_have_a_budget_unless_it_is_lifted() {
 }
 
 #[test]
+fn what_a_remote_may_name_is_bounded_unless_that_is_lifted() {
+    let most = |value| {
+        let env = [("LARDER_MAX_LISTED", value)];
+        mount("", &env, &Flags::default()).map(|got| got.config.max_listed)
+    };
+    assert_eq!(most("").unwrap(), Some(20_000_000));
+    assert_eq!(most("1_000").unwrap(), Some(1_000));
+    assert_eq!(most("none").unwrap(), None);
+    assert!(most("0").is_err() && most("all").is_err());
+}
+
+#[test]
 fn what_contradicts_is_refused() {
     let env = [("LARDER_READ_ONLY", "1"), ("REMOTE_FXCACHE_UPLOAD", "true")];
     let text = mount("", &env, &Flags::default()).unwrap_err().to_string();

@@ -88,6 +88,9 @@ impl Daemon {
             files: row.files,
             bytes: row.bytes,
             upload: row.upload,
+            cut_short: remote
+                .and_then(|r| r.cut_short())
+                .map(|why| why.to_string()),
             refused_names: row.refused,
             capabilities: remote.map(|r| names(r)).unwrap_or_default(),
             listing: remote.and_then(|r| listing(r, row)),

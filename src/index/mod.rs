@@ -45,6 +45,7 @@ use std::thread::JoinHandle;
 use lru::LruCache;
 use rusqlite::Connection;
 
+use crate::beneath::{Dir, Space};
 use crate::error::{About as _, Error, Kind, Result};
 use crate::path::{Name, RelPath};
 
@@ -294,6 +295,12 @@ impl Index {
 
     fn lock_dirs(&self) -> std::sync::MutexGuard<'_, LruCache<NodeId, (u64, RelPath)>> {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How full the disk is that the index is on.
+    pub fn space(&self) -> Result<Space> {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        Dir::open_ambient(dir)?.space()
     }
 
     /// Makes every answered edit survive a power cut.

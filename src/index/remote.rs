@@ -138,6 +138,16 @@ impl Writer {
         Ok(applied)
     }
 
+    /// How many files of the remote are known.
+    pub fn names_of(&self, remote: RemoteId) -> Result<u64> {
+        let query = "SELECT files FROM remotes WHERE id = ?1";
+        let mut prepared = self.c.prepare_cached(query).map_err(sql)?;
+        let files: i64 = prepared
+            .query_row([remote.0], |row| row.get(0))
+            .map_err(sql)?;
+        Ok(files.max(0) as u64)
+    }
+
     /// One object as its remote has it now, for it was asked for; none for none. Nothing is done if
     /// what is known of it is not `known` any more: that is newer.
     pub fn correct(

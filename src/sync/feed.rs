@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bound::Bound;
 use super::diff::Merge;
 use super::pace::{self, Pace};
 use crate::backends::remote::Remote;
@@ -31,6 +32,9 @@ const PAGE: usize = 5000;
 /// First and longest wait before a remote that is away is asked again.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(3);
+/// The same where it was cut short: it costs much, and nothing is likely to have changed.
+const FIRST_CUT: Duration = Duration::from_secs(60);
+const LONGEST_CUT: Duration = Duration::from_secs(60 * 60);
 /// How often a first listing that breaks off is begun anew at once, where that costs.
 const FIRST_TRIES: u32 = 5;
 
@@ -53,6 +57,9 @@ pub struct Feed {
     is_connected: bool,
     /// Whether a bucket is to be asked for names that its listing lacks.
     asks_on_miss: bool,
+    bound: Bound,
+    /// Changes applied since the disk was looked at.
+    unchecked: usize,
     news: OnNews,
     asked: mpsc::Receiver<oneshot::Sender<Result<()>>>,
 }
@@ -92,6 +99,8 @@ impl Feed {
             broken: 0,
             is_connected: false,
             asks_on_miss: false,
+            bound: Bound::default(),
+            unchecked: 0,
             news,
             asked,
         };
@@ -101,6 +110,12 @@ impl Feed {
     /// The same for a bucket that is asked for names that its listing lacks.
     pub fn asking_on_miss(mut self, asks: bool) -> Feed {
         self.asks_on_miss = asks;
+        self
+    }
+
+    /// The same for a mount that takes no more of a remote than `bound` says.
+    pub fn within(mut self, bound: Bound) -> Feed {
+        self.bound = bound;
         self
     }
 
@@ -134,7 +149,7 @@ impl Feed {
                 Err(error) => {
                     self.failed(&error);
                     failures += 1;
-                    self.retry_wait(failures)
+                    self.retry_wait(failures, &error)
                 }
             };
             tokio::select! {
@@ -177,6 +192,10 @@ impl Feed {
     }
 
     fn failed(&self, error: &Error) {
+        if self.is_cut(error) {
+            // That was told. Who waits for the listing waits no more, and asks.
+            return (self.news)();
+        }
         // What this machine's disk says is no news of the remote.
         let ours = matches!(error.kind(), Kind::NoSpace | Kind::Busy | Kind::ReadOnly);
         if ours || self.index.is_damaged() {
@@ -189,10 +208,17 @@ impl Feed {
         self.remote.went_away(error);
     }
 
-    fn retry_wait(&self, failures: u32) -> Duration {
-        let ceiling = FIRST_RETRY
-            .saturating_mul(1 << failures.min(10))
-            .min(LONGEST_RETRY);
+    /// Whether the round ended because the remote names too much.
+    fn is_cut(&self, error: &Error) -> bool {
+        error.kind() == Kind::NoSpace && self.remote.is_cut_short()
+    }
+
+    fn retry_wait(&self, failures: u32, error: &Error) -> Duration {
+        let (first, longest) = match self.is_cut(error) {
+            true => (FIRST_CUT, LONGEST_CUT),
+            false => (FIRST_RETRY, LONGEST_RETRY),
+        };
+        let ceiling = first.saturating_mul(1 << failures.min(10)).min(longest);
         ceiling.mul_f64(0.5 + self.chance.fraction() / 2.0)
     }
 
@@ -261,6 +287,7 @@ impl Feed {
         };
         let early = self.early(page)?;
         let is_first = !self.remote.is_listed() && self.broken < FIRST_TRIES;
+        let is_first = is_first && !self.remote.is_cut_short();
         if !early.is_zero() && !hurry && !is_first {
             return Ok(early);
         }
@@ -345,21 +372,16 @@ impl Feed {
             .ok_or_else(|| Error::new(Kind::Io, "the remote is not in the index"))
     }
 
-    async fn apply(&self, changes: Vec<Change>, cursor: Cursor) -> Result<()> {
-        let id = self.remote.id;
+    async fn apply(&mut self, changes: Vec<Change>, cursor: Cursor) -> Result<()> {
         let any = !changes.is_empty();
         let mut rest = changes;
         while rest.len() > CHUNK {
             let later = rest.split_off(CHUNK);
-            let (now, chunk) = (self.clock.now_ns(), std::mem::replace(&mut rest, later));
-            self.index
-                .edit_later(move |w| w.apply(id, &chunk, None, now))
-                .await?;
+            let chunk = std::mem::replace(&mut rest, later);
+            self.apply_some(chunk, None).await?;
         }
-        let now = self.clock.now_ns();
-        self.index
-            .edit_later(move |w| w.apply(id, &rest, Some(&cursor), now))
-            .await?;
+        self.apply_some(rest, Some(cursor)).await?;
+        self.remote.is_whole();
         if any {
             crash::point("apply.changes");
         }
@@ -369,6 +391,30 @@ impl Feed {
         Ok(())
     }
 
+    /// Applies some changes, if they do not make the remote too large: deletions never do.
+    async fn apply_some(&mut self, changes: Vec<Change>, cursor: Option<Cursor>) -> Result<()> {
+        let (id, now, bound) = (self.remote.id, self.clock.now_ns(), self.bound);
+        self.unchecked += changes.len();
+        if self.unchecked >= CHUNK {
+            cut(&self.remote, bound.room(&self.index))?;
+            self.unchecked = 0;
+        }
+        let grown = self
+            .index
+            .edit_later(move |w| {
+                let before = w.names_of(id)?;
+                w.apply(id, &changes, None, now)?;
+                let grown = bound.growth(before, w.names_of(id)?);
+                if let (Ok(()), Some(cursor)) = (&grown, &cursor) {
+                    w.apply(id, &[], Some(cursor), now)?;
+                }
+                // What was applied stays, whatever comes of the rest.
+                Ok(grown)
+            })
+            .await?;
+        cut(&self.remote, grown)
+    }
+
     /// Takes a whole listing. The merge runs beside the transfer; neither outruns the other.
     /// Returns whether it had anything new.
     async fn list(&self) -> Result<bool> {
@@ -376,12 +422,15 @@ impl Feed {
         let begun = self.index.edit_later(move |w| w.listing_begins(id)).await?;
         let (batches, inbox) = mpsc::channel(4);
         let (index, clock) = (self.index.clone(), self.clock.clone());
+        let (remote, bound) = (self.remote.clone(), self.bound);
         let merge = tokio::task::spawn_blocking(move || {
             let merging = Merging {
                 index,
                 clock,
-                id,
+                remote,
+                bound,
                 begun,
+                named: Cell::new(0),
                 news: Cell::new(false),
             };
             merging.run(inbox)
@@ -390,9 +439,10 @@ impl Feed {
         let merged = merge
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Io, "taking the listing failed")));
+        // Where what came could not be taken, the remote was not let end its listing.
+        let merged = merged?;
         // A listing that broke off says nothing about what it did not name.
         let cursor = listed?;
-        let merged = merged?;
         let news = tokio::task::spawn_blocking(move || merged.finish())
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Io, "taking the listing failed")))?;
@@ -401,6 +451,7 @@ impl Feed {
             .edit_later(move |w| w.listing_ends(id, &cursor, now))
             .await?;
         self.remote.is_here();
+        self.remote.is_whole();
         self.remote.set_synced();
         self.remote.set_listed();
         (self.news)();
@@ -413,12 +464,26 @@ fn of(row: &facts::RemoteRow, page: u32) -> u64 {
     pace::requests(row.files + row.refused, page)
 }
 
+/// Tells that the remote names too much, if it does.
+fn cut(remote: &Remote, checked: Result<()>) -> Result<()> {
+    let checked = checked.map_err(|error| error.about(&remote.shown));
+    if let Err(error) = &checked
+        && remote.was_cut_short(error)
+    {
+        tracing::warn!(%error, "not all that the remote names is taken in");
+    }
+    checked
+}
+
 /// The blocking half of a listing.
 struct Merging {
     index: Arc<Index>,
     clock: Clock,
-    id: crate::object::RemoteId,
+    remote: Arc<Remote>,
+    bound: Bound,
     begun: u64,
+    /// Lines so far.
+    named: Cell<u64>,
     /// Something was not as it was known.
     news: Cell<bool>,
 }
@@ -433,13 +498,20 @@ struct Merged {
 
 impl Merging {
     fn run(self, mut inbox: mpsc::Receiver<Vec<Listed>>) -> Result<Merged> {
-        let (index, id) = (self.index.clone(), self.id);
+        let (index, id) = (self.index.clone(), self.remote.id);
         let pages: Pages =
             Box::new(move |after| index.read(|c| rows::replicas_after(c, id, after, PAGE)));
         let mut merge = Merge::new(pages);
         let mut pending = Vec::new();
         while let Some(batch) = inbox.blocking_recv() {
             for line in batch {
+                self.named.set(self.named.get() + 1);
+                let more = self.bound.lines(self.named.get());
+                if more.is_err() {
+                    // What it named until now stays.
+                    self.flush(&mut pending)?;
+                }
+                cut(&self.remote, more)?;
                 merge.take(line, &mut |change| self.emit(&mut pending, change))?;
             }
         }
@@ -456,6 +528,7 @@ impl Merging {
         }
         pending.push(change);
         if pending.len() >= CHUNK {
+            cut(&self.remote, self.bound.room(&self.index))?;
             self.flush(pending)?;
         }
         Ok(())
@@ -465,12 +538,15 @@ impl Merging {
         if pending.is_empty() {
             return Ok(());
         }
-        let (id, begun, now) = (self.id, self.begun, self.clock.now_ns());
+        let (id, begun, now) = (self.remote.id, self.begun, self.clock.now_ns());
         let changes = std::mem::take(pending);
-        self.index
-            .edit(move |w| w.apply_listing(id, &changes, begun, now))?;
+        let (before, after) = self.index.edit(move |w| {
+            let before = w.names_of(id)?;
+            w.apply_listing(id, &changes, begun, now)?;
+            Ok((before, w.names_of(id)?))
+        })?;
         crash::point("apply.listing");
-        Ok(())
+        cut(&self.remote, self.bound.growth(before, after))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What moves knowledge: listings and change feeds become rows.
 
+pub mod bound;
 pub mod diff;
 pub mod feed;
 pub mod pace;

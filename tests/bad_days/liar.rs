@@ -17,6 +17,8 @@ type Said = Vec<u8>;
 #[derive(Default)]
 struct State {
     listing: Mutex<Said>,
+    /// The content of every file of a listing that never ends; none: it does.
+    endless: Mutex<Option<Said>>,
     /// Whole answers to GET, by path.
     files: Mutex<HashMap<String, Said>>,
     seq: AtomicU64,
@@ -93,6 +95,13 @@ impl Liar {
     /// The same without it.
     pub fn lists_only(&self, bytes: impl Into<Said>) {
         *self.state.listing.lock().unwrap() = bytes.into();
+        *self.state.endless.lock().unwrap() = None;
+        self.state.seq.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Names `f0000000000.bin` and so on, all with this content, as long as anybody listens.
+    pub fn lists_for_ever(&self, content: &[u8]) {
+        *self.state.endless.lock().unwrap() = Some(content.to_owned());
         self.state.seq.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -132,10 +141,27 @@ fn serve(stream: TcpStream, state: &State) {
         words.next().unwrap_or_default(),
         words.next().unwrap_or_default(),
     );
+    let endless = state.endless.lock().unwrap().clone();
+    if let Some(content) = endless.filter(|_| target.starts_with("/v1/index")) {
+        return list_for_ever(&stream, &content, state);
+    }
     let said = said(method, target, state);
     let mut to = &stream;
     let _ = to.write_all(&said);
     let _ = stream.shutdown(std::net::Shutdown::Write);
+}
+
+/// Ends with the test, or when the other side has heard enough.
+fn list_for_ever(mut to: &TcpStream, content: &[u8], state: &State) {
+    let line = line("NAME", "v1", content);
+    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned();
+    let (mut page, mut names) = (head, 0..);
+    while !state.ended.load(Ordering::SeqCst) && to.write_all(page.as_bytes()).is_ok() {
+        let names = names.by_ref().take(1000);
+        page = names
+            .map(|n: u64| line.replace("NAME", &format!("f{n:010}.bin")))
+            .collect();
+    }
 }
 
 fn said(method: &str, target: &str, state: &State) -> Said {

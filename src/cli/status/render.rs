@@ -92,6 +92,10 @@ fn remote(r: &RemoteStatus, now_ms: i64) -> String {
             parts.push(format!("{files}, {}", show::bytes(r.bytes)));
             parts.extend(at.map(|at| format!("synced {} ago", show::span(now_ms - at))));
         }
+        (false, _) if r.cut_short.is_some() => {
+            let files = show::count(r.files, "file", "files");
+            parts.push(format!("{files} of its listing"));
+        }
         (false, _) => parts.push("not listed yet".into()),
     }
     parts.extend(r.listing.map(listing));
@@ -133,6 +137,10 @@ fn trouble(r: &RemoteStatus) -> impl Iterator<Item = String> {
         let what = error.strip_prefix(&r.url).unwrap_or(&error);
         format!("  {}", what.trim_start_matches([':', ' ']))
     });
+    let cut = r
+        .cut_short
+        .as_ref()
+        .map(|why| format!("  {}", show::plain(why)));
     let refused = (r.refused_names > 0).then(|| {
         let names = show::count(r.refused_names, "name", "names");
         format!("  {names} there cannot be files here and are left out; the log says which")
@@ -144,7 +152,7 @@ fn trouble(r: &RemoteStatus) -> impl Iterator<Item = String> {
          others write at that very moment is overwritten"
             .to_owned()
     });
-    error.into_iter().chain(refused).chain(weak)
+    error.into_iter().chain(cut).chain(refused).chain(weak)
 }
 
 fn amount(a: Amount, what: &str) -> String {

@@ -1,0 +1,154 @@
+//! Remotes that go on naming files (promise P10): the index takes in what it was told to, and never
+//! the last of the disk; what it took in is as good as ever.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::common::{Lab, Mount, bytes, eventually, put};
+use crate::disk::Disk;
+use crate::liar::{Liar, honest, line};
+use crate::{SECOND, errno, shown, state};
+
+/// Why not all that the remote names was taken in.
+fn cut_short(mount: &Mount<'_>) -> Option<String> {
+    let status = mount.status();
+    let why = status["remotes"][0]["cut_short"].as_str();
+    why.map(str::to_owned)
+}
+
+fn files(mount: &Mount<'_>) -> u64 {
+    mount.status()["remotes"][0]["files"].as_u64().unwrap()
+}
+
+/// The one line of a verb that failed.
+fn refused(mount: &Mount<'_>, verb: &str) -> String {
+    let output = mount.verb(&[verb]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && text.lines().count() == 1,
+        "{text}"
+    );
+    text
+}
+
+#[test]
+fn p10_a_listing_without_end_is_cut_short_and_what_it_named_stays_usable() {
+    let lab = Lab::new();
+    let liar = Liar::new();
+    let content = bytes(1, 3000);
+    liar.lists_for_ever(&content);
+    let names = ["f0000000007.bin", "f0000000011.bin", "zz.bin"];
+    for name in names {
+        liar.says(name, honest("v1", &content));
+    }
+    let store = lab.dir("store");
+    let args = ["--remote", &liar.url, "--max-listed", "5000"];
+    let kept = ["--store", store.to_str().unwrap()];
+    let mount = lab.mount("mnt", &[&args[..], &kept].concat());
+    eventually("it is cut short", || cut_short(&mount).is_some());
+    assert!(cut_short(&mount).unwrap().contains("more than 5000 files"));
+    assert_eq!((state(&mount).as_str(), files(&mount)), ("online", 5000));
+
+    // Nothing waits for the end of the listing.
+    let begun = Instant::now();
+    assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 5000);
+    assert_eq!(fs::read(mount.path(names[0])).unwrap(), content);
+    let absent = errno(fs::metadata(mount.path("nowhere.bin")));
+    assert_eq!(absent, libc::ENOENT);
+    // What was left out is there for who asks for it.
+    assert_eq!(fs::read(mount.path(names[2])).unwrap(), content);
+    fs::write(mount.path("mine.bin"), b"mine").unwrap();
+    assert!(begun.elapsed() < 5 * SECOND, "{:?}", begun.elapsed());
+
+    let text = shown(&mount);
+    assert!(text.contains("5,001 files of its listing"), "{text}");
+    assert!(text.contains("  names more than 5000 files"), "{text}");
+    assert!(text.contains("--max-listed"), "{text}");
+    let said = refused(&mount, "sync");
+    assert!(
+        said.contains("names more than 5000 files") && said.contains(&liar.url),
+        "{said}"
+    );
+    // Again and again it broke off, and nothing went for it.
+    assert_eq!(fs::read(mount.path(names[2])).unwrap(), content);
+    let log = fs::read_to_string(store.join(".larder/larder.log")).unwrap();
+    let told: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("more than 5000"))
+        .collect();
+    assert!(told.len() == 1 && told[0].contains("WARN"), "{told:?}");
+
+    // One that comes to an end is believed again.
+    let [a, b, _] = names.map(|name| line(name, "v1", &content));
+    liar.lists(a + &b);
+    mount.sync();
+    assert_eq!((cut_short(&mount), files(&mount)), (None, 2));
+    assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 3);
+    assert_eq!(fs::read(mount.path(names[1])).unwrap(), content);
+    let at = mount.unmount();
+    assert!(store.join(names[0]).exists() && store.join("mine.bin").exists());
+    assert_eq!(fs::read_dir(at).unwrap().count(), 0);
+}
+
+#[test]
+fn p10_a_listing_without_end_leaves_the_last_of_the_disk() {
+    let lab = Lab::new();
+    let liar = Liar::new();
+    let content = bytes(1, 3000);
+    liar.lists_for_ever(&content);
+    liar.says("f0000000007.bin", honest("v1", &content));
+    let disk = Disk::new(&lab, "disk", "16m");
+    let store = disk.at.to_str().unwrap();
+    let args = ["--store", store, "--remote", &liar.url];
+    let unbounded = ["--max-listed", "none", "--min-free", "0"];
+    let mount = lab.mount("mnt", &[&args[..], &unbounded].concat());
+    eventually("it is cut short", || cut_short(&mount).is_some());
+    let why = cut_short(&mount).unwrap();
+    assert!(why.contains("disk") && why.contains("make room"), "{why}");
+    let named = files(&mount);
+    assert!(named > 4000 && state(&mount) == "online", "{named}");
+
+    // There is room for what matters more, and for the index to note it.
+    assert_eq!(fs::read(mount.path("f0000000007.bin")).unwrap(), content);
+    put(&mount.path("mine.bin"), &bytes(2, 1 << 20));
+    assert!(fs::read(mount.path("mine.bin")).unwrap() == bytes(2, 1 << 20));
+    assert!(refused(&mount, "sync").contains("make room"));
+    assert!(files(&mount) >= named);
+    mount.unmount();
+    assert!(fs::read(disk.at.join("mine.bin")).unwrap() == bytes(2, 1 << 20));
+}
+
+#[test]
+fn p10_changes_without_end_are_cut_short_and_deletions_mend_it() {
+    let lab = Lab::new();
+    let path = |n: u64| lab.path(format!("srv/f{n:03}.bin"));
+    for n in 0..20 {
+        put(&path(n), &bytes(n, 500));
+    }
+    let server = lab.serve("srv", &["--sweep", "1s"]);
+    let args = ["--remote", &server.url, "--max-listed", "30"];
+    let mount = lab.mount("mnt", &args);
+    mount.sync();
+    assert_eq!((cut_short(&mount), files(&mount)), (None, 20));
+    for n in 20..60 {
+        put(&path(n), &bytes(n, 500));
+    }
+    eventually("it is cut short", || cut_short(&mount).is_some());
+    assert!(files(&mount) > 30 && state(&mount) == "online");
+    for n in 0..20 {
+        let name = mount.path(format!("f{n:03}.bin"));
+        assert_eq!(fs::read(name).unwrap(), bytes(n, 500));
+    }
+    for n in 25..60 {
+        fs::remove_file(path(n)).unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    while !mount.verb(&["sync"]).status.success() || files(&mount) != 25 {
+        assert!(Instant::now() < until, "{}", shown(&mount));
+    }
+    assert_eq!(cut_short(&mount), None);
+    put(&path(99), b"another");
+    eventually("changes come again", || {
+        fs::read(mount.path("f099.bin")).is_ok_and(|found| found == b"another")
+    });
+}
