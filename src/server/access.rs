@@ -143,13 +143,13 @@ impl Access {
     fn is_locked_out(&self, peer: IpAddr) -> bool {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures
-            .get(&guesser(peer))
+            .get(&together(peer))
             .is_some_and(|(since, count)| since.elapsed() < WINDOW && *count >= GUESSES)
     }
 
     /// The address has shown a wrong key.
     pub fn note_failure(&self, peer: IpAddr) {
-        let peer = guesser(peer);
+        let peer = together(peer);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= ADDRESSES {
             failures.retain(|_, (since, _)| since.elapsed() < WINDOW);
@@ -170,9 +170,9 @@ fn fits(keys: &[Option<[u8; 32]>], given: &[u8; 32]) -> bool {
     bool::from(compared.fold(subtle::Choice::from(0), |fits, key| fits | key.ct_eq(given)))
 }
 
-/// Whose guesses count together: one machine has as many IPv6 addresses as it likes, all of
+/// Whose guesses, and connections, count together: one machine has as many IPv6 addresses as it likes, all of
 /// them in one network of 64 bits.
-fn guesser(peer: IpAddr) -> IpAddr {
+pub(super) fn together(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(peer) => Ipv6Addr::from_bits(peer.to_bits() >> 64 << 64).into(),
         peer => peer,

@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -18,7 +20,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -27,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{About, Error, Kind, Result};
 
+use super::crowd::{Crowd, Place};
+use super::problem::Problem;
 use super::routes::Peer;
 
 /// For a request's head to come, counted from when the connection is free for one. Longer than
@@ -40,6 +44,11 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Longest head of a request: a path of 4,096 bytes, all of them percent-encoded, and headers.
 const HEAD_BYTES: usize = 64 << 10;
 
+/// Connections at a time whose refusal is said; the others beyond their address's are just closed.
+const REFUSALS: usize = 16;
+/// For a client to hear it.
+const REFUSAL: Duration = Duration::from_secs(2);
+
 /// Accepts connections until `closing`; then lets requests in progress end.
 pub async fn listen(
     listener: TcpListener,
@@ -49,6 +58,8 @@ pub async fn listen(
     closing: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(connections));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let crowd = Crowd::of(connections);
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
     loop {
@@ -65,10 +76,20 @@ pub async fn listen(
                 continue;
             }
         };
+        let Some(place) = crowd.admit(peer.ip()) else {
+            // Within TLS it would take a handshake to say it.
+            if let (None, Ok(turn)) = (&tls, refusals.clone().try_acquire_owned()) {
+                tokio::spawn(async move {
+                    let _ = timeout(REFUSAL, refuse(stream)).await;
+                    drop(turn);
+                });
+            }
+            continue;
+        };
         let (router, tls, watcher) = (router.clone(), tls.clone(), graceful.watcher());
         let cut = cut.clone();
         tokio::spawn(async move {
-            let _permit = permit;
+            let _held: (_, Place) = (permit, place);
             tokio::select! {
                 () = converse(stream, peer.ip(), router, tls, watcher) => {}
                 () = cut.cancelled() => {}
@@ -90,6 +111,31 @@ async fn accept(
     let permit = permit.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, permit))
+}
+
+/// Says that the address has too many connections, and closes when the client has heard it.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    let why = "this address has all connections that one address may have";
+    let answer = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).retry_after(1);
+    let (head, body) = answer.into_response().into_parts();
+    let body = axum::body::to_bytes(body, HEAD_BYTES).await;
+    let body = body.map_err(io::Error::other)?;
+    let mut text = format!("HTTP/1.1 {}\r\n", head.status);
+    for (name, value) in &head.headers {
+        let value = value.to_str().unwrap_or_default();
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let length = body.len();
+    text.push_str(&format!(
+        "content-length: {length}\r\nconnection: close\r\n\r\n"
+    ));
+    stream.write_all(&[text.as_bytes(), &body].concat()).await?;
+    stream.shutdown().await?;
+    // What it sent is read: closed over unread bytes, the connection would be reset, and the
+    // answer lost.
+    let mut sink = [0; 4096];
+    while stream.read(&mut sink).await? > 0 {}
+    Ok(())
 }
 
 async fn converse(

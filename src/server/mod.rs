@@ -27,6 +27,7 @@ use crate::secret::Secret;
 mod access;
 mod activity;
 pub mod conditions;
+mod crowd;
 mod delete;
 mod disk;
 mod fxcache;
@@ -82,7 +83,7 @@ pub struct ServeConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Between two sweeps.
     pub sweep: Duration,
-    /// Connections at the same time; more wait.
+    /// Connections at the same time; more wait. Of one address: a quarter of them; more are refused.
     pub connections: usize,
     /// Where the index goes when `dir` cannot be written; none: the user's state directory.
     pub state_dir: Option<PathBuf>,

@@ -8,7 +8,7 @@ use larder::secret::Secret;
 use reqwest::{Method, StatusCode};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::*;
@@ -175,10 +175,82 @@ async fn p9_slow_clients_hold_no_more_than_their_connections() {
         slow.push(stream);
     }
     for _ in 0..20 {
-        assert_eq!(site.bytes("a").await, b"1");
+        // One that stays open would be one of the eight, too.
+        assert!(
+            hears(&mut from("127.0.0.1", &site).await)
+                .await
+                .ends_with("\r\n1")
+        );
         for stream in &mut slow {
             stream.write_all(b"s").await.unwrap();
         }
+    }
+}
+
+/// Connects from another address than the others.
+async fn from(source: &str, site: &Site) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    socket.connect(site.server.addr()).await.unwrap()
+}
+
+/// What a client hears that asks on this connection.
+async fn hears(stream: &mut TcpStream) -> String {
+    let head = b"GET /v1/files/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut said = Vec::new();
+    let read = timeout(DEADLINE, stream.read_to_end(&mut said)).await;
+    read.unwrap().unwrap();
+    String::from_utf8(said).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_one_address_cannot_take_all_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("a"), b"content");
+    let site = Site::over(dir, |config| config.connections = 16).await;
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        let mut stream = from("127.0.0.66", &site).await;
+        stream.write_all(b"GET /v1/fi").await.unwrap();
+        greedy.push(stream);
+    }
+    for _ in 0..40 {
+        let said = hears(&mut from("127.0.0.66", &site).await).await;
+        assert!(said.starts_with("HTTP/1.1 503 "), "{said:?}");
+        assert!(said.contains("retry-after: 1\r\n"), "{said}");
+        assert!(said.contains("this address has all"), "{said}");
+        // Who comes from elsewhere does not notice.
+        let said = hears(&mut from("127.0.0.67", &site).await).await;
+        assert!(said.ends_with("content"), "{said}");
+        assert_eq!(site.bytes("a").await, b"content");
+    }
+    // Even those that never ask, and do not go when they are told to.
+    let mut deaf = Vec::new();
+    for _ in 0..100 {
+        deaf.push(from("127.0.0.66", &site).await);
+    }
+    assert_eq!(site.bytes("a").await, b"content");
+    drop((greedy, deaf));
+    let free = async || {
+        let said = hears(&mut from("127.0.0.66", &site).await).await;
+        said.ends_with("content")
+    };
+    eventually("what was left is free again", free).await;
+}
+
+/// Many clients behind a proxy on the same machine come from one address.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_proxy_on_the_servers_machine_may_have_all_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("a"), b"content");
+    let site = Site::over(dir, |config| config.connections = 16).await;
+    let mut proxied = Vec::new();
+    for _ in 0..16 {
+        proxied.push(from("127.0.0.1", &site).await);
+    }
+    for stream in &mut proxied {
+        assert!(hears(stream).await.ends_with("content"));
     }
 }
 
