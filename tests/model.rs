@@ -135,6 +135,25 @@ fn p5_deleting_a_file_that_is_being_made_does_not_delete_what_a_remote_made_mean
 }
 
 #[test]
+fn p5_renaming_a_file_that_is_being_made_takes_nothing_that_a_remote_made_meanwhile() {
+    let begun = |name| [Step::Begin(name), Step::RemotePut(name), Step::Sync].to_vec();
+    let ends: [&[Step]; 3] = [
+        &[
+            Step::Rename("a", "b"),
+            Step::Reopen(false),
+            Step::Write("a"),
+        ],
+        &[Step::Rename("a", "d/x"), Step::Finish],
+        &[Step::Rename("a", "d/x")],
+    ];
+    for end in ends {
+        let steps = [begun("a"), end.to_vec()].concat();
+        run(false, &steps).unwrap();
+        run(true, &steps).unwrap();
+    }
+}
+
+#[test]
 fn p7_a_file_taken_out_of_the_folder_is_seen_again_if_it_did_go_up() {
     let steps = [
         Step::PlainWrite("e/x"),

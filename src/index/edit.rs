@@ -415,7 +415,11 @@ impl Writer {
         if node.parent != parent {
             self.touch_dir(parent, now_ns)?;
         }
-        Ok(())
+        let never_was_theirs = node.held == Held::None && node.origin.is_none();
+        match node.kind == NodeKind::File && never_was_theirs {
+            true => self.leave_behind(id, now_ns),
+            false => Ok(()),
+        }
     }
 
     fn check_replaceable(&self, node: &Node, target: &Node) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use rusqlite::params;
 
-use super::node::{self, Node, NodeKind, RemoteId, Replica};
+use super::node::{self, Node, NodeId, NodeKind, RemoteId, Replica};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::{Kind, Result};
@@ -98,6 +98,20 @@ impl Writer {
                 return Ok(restored);
             }
         }
+    }
+
+    /// A file that is being made here has got another name: what remotes made under the old one
+    /// meanwhile, which nobody here has seen, stays there.
+    pub(super) fn leave_behind(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
+        let theirs = node::replicas(&self.c, id)?;
+        self.run_sql(
+            "UPDATE replicas SET node = NULL WHERE node = ?1",
+            [id.0 as i64],
+        )?;
+        for replica in theirs {
+            self.restore(&replica.key, now_ns)?;
+        }
+        Ok(())
     }
 
     /// Another remote's whiteout of a name that is back: it belongs to the same file again.
