@@ -55,6 +55,8 @@ pub struct Edge {
     /// Told to the rest of the daemon: whether reads bypass it.
     is_passthrough: Arc<AtomicBool>,
     owner: Caller,
+    /// What the system lists as mounted.
+    source: Arc<str>,
 }
 
 fn id(ino: INodeNo) -> NodeId {
@@ -346,6 +348,7 @@ impl Filesystem for Edge {
         let closer = killed::Task {
             pid: req.pid(),
             node: id(ino),
+            source: self.source.clone(),
         };
         done(reply, self.overlay.flush(fh.0, closer));
     }

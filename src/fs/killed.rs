@@ -16,9 +16,9 @@
 //! opens and closes, as most do, nobody looks.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::mounts::SOURCE_PREFIX;
 use crate::index::NodeId;
 use crate::overlay::Closer;
 
@@ -34,10 +34,12 @@ const ANCESTORS: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The task that closes a file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Task {
     pub pid: u32,
     pub node: NodeId,
+    /// What the system lists as mounted.
+    pub source: Arc<str>,
 }
 
 impl Closer for Task {
@@ -52,13 +54,13 @@ impl Closer for Task {
     }
 
     fn leaves_it_open(&self, opener: u32) -> bool {
-        let (task, is_opener) = (*self, self.is(opener));
+        let (task, is_opener) = (self.clone(), self.is(opener));
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let asked = std::thread::Builder::new()
             .name("larder-closer".into())
             .spawn(move || {
                 let others = if is_opener { None } else { Some(opener) };
-                let _ = tell.send(is_open_around(task, others));
+                let _ = tell.send(is_open_around(&task, others));
             });
         // No answer: somebody is in `execve()`, and what that closes was inherited. Whoever
         // opened the file, or the program that starts, still has it.
@@ -68,9 +70,9 @@ impl Closer for Task {
 
 /// Whether one of those has the file open for writing: the closer and its children; if another
 /// opened it, that one, its children, and the ancestors of the closer.
-fn is_open_around(task: Task, opener: Option<u32>) -> bool {
-    let Task { pid, node } = task;
-    let has_it = |pid: u32| keeps_open(pid, node) == Some(true);
+fn is_open_around(task: &Task, opener: Option<u32>) -> bool {
+    let pid = task.pid;
+    let has_it = |pid: u32| keeps_open(pid, task) == Some(true);
     let or_a_child = |pid: u32| has_it(pid) || children(pid).into_iter().any(has_it);
     opener.is_some_and(|opener| or_a_child(opener) || ancestors(pid).any(has_it)) || or_a_child(pid)
 }
@@ -125,29 +127,53 @@ fn flags(stat: &[u8]) -> Option<u64> {
     rest.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
-/// Whether the task has another descriptor that writes to the file. None: it cannot be looked at.
-fn keeps_open(pid: u32, node: NodeId) -> Option<bool> {
+/// Whether the task `pid` has a descriptor that writes to the file. None: it cannot be looked at.
+fn keeps_open(pid: u32, task: &Task) -> Option<bool> {
     // Numbers of mounts differ from one namespace to the next, so they are asked for there.
-    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
-    let ours: Vec<&str> = mounts
-        .lines()
-        .filter(|line| line.contains(&format!(" {SOURCE_PREFIX}")))
-        .filter_map(|line| line.split(' ').next())
-        .collect();
+    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
+    let mounts = Mounts::of(&text, &task.source);
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()? {
         let Ok(info) = entry.and_then(|entry| std::fs::read_to_string(entry.path())) else {
             // Closed meanwhile.
             continue;
         };
-        if writes_to(&info, node, &ours) {
+        if writes_to(&info, task.node, &mounts) {
             return Some(true);
         }
     }
     Some(false)
 }
 
+/// Which mounts a file of ours may be in.
+enum Mounts<'a> {
+    /// These: one place, or several where it was bound to others.
+    Listed(Vec<&'a str>),
+    /// It was detached, and who has files of it open keeps it: none of those that are listed.
+    Detached(Vec<&'a str>),
+}
+
+impl<'a> Mounts<'a> {
+    fn of(mountinfo: &'a str, source: &str) -> Mounts<'a> {
+        let source = format!(" {source} ");
+        let id = |line: &'a str| line.split(' ').next();
+        let ours = mountinfo.lines().filter(|line| line.contains(&source));
+        let ours: Vec<&str> = ours.filter_map(id).collect();
+        match ours.is_empty() {
+            true => Mounts::Detached(mountinfo.lines().filter_map(id).collect()),
+            false => Mounts::Listed(ours),
+        }
+    }
+
+    fn may_be(&self, id: &str) -> bool {
+        match self {
+            Mounts::Listed(ours) => ours.contains(&id),
+            Mounts::Detached(others) => !others.contains(&id),
+        }
+    }
+}
+
 /// Whether one entry of `fdinfo` is the file, open for writing.
-fn writes_to(info: &str, node: NodeId, mounts: &[&str]) -> bool {
+fn writes_to(info: &str, node: NodeId, mounts: &Mounts<'_>) -> bool {
     let field = |name: &str| {
         let line = info.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim())
@@ -157,7 +183,7 @@ fn writes_to(info: &str, node: NodeId, mounts: &[&str]) -> bool {
         .is_some_and(|flags| flags & O_ACCMODE != 0);
     writes
         && field("ino:") == Some(node.0.to_string().as_str())
-        && field("mnt_id:").is_some_and(|id| mounts.contains(&id))
+        && field("mnt_id:").is_some_and(|id| mounts.may_be(id))
 }
 
 #[cfg(test)]
@@ -174,12 +200,26 @@ mod tests {
 
     #[test]
     fn p4_another_descriptor_of_the_file_is_told_from_others() {
-        let info = "pos:\t0\nflags:\t0100001\nmnt_id:\t29\nino:\t7\n";
-        assert!(writes_to(info, NodeId(7), &["29"]));
-        assert!(!writes_to(info, NodeId(8), &["29"]));
-        assert!(!writes_to(info, NodeId(7), &["30"]));
-        let reads = "pos:\t0\nflags:\t0100000\nmnt_id:\t29\nino:\t7\n";
-        assert!(!writes_to(reads, NodeId(7), &["29"]));
-        assert_eq!(keeps_open(std::process::id(), NodeId(7)), Some(false));
+        let listed = "28 1 0:9 / / rw - ext4 /dev/sda rw\n\
+                      29 28 0:41 / /mnt rw - fuse larder:7f rw,user_id=0\n\
+                      30 28 0:42 / /other rw - fuse larder:80 rw,user_id=0\n";
+        let info = |id: u32| format!("pos:\t0\nflags:\t0100001\nmnt_id:\t{id}\nino:\t7\n");
+        let ours = Mounts::of(listed, "larder:7f");
+        assert!(writes_to(&info(29), NodeId(7), &ours));
+        assert!(!writes_to(&info(29), NodeId(8), &ours));
+        assert!(!writes_to(&info(30), NodeId(7), &ours));
+        assert!(!writes_to(&info(31), NodeId(7), &ours));
+        let reads = info(29).replace("100001", "100000");
+        assert!(!writes_to(&reads, NodeId(7), &ours));
+        // Detached, it is none of those that are listed.
+        let gone = Mounts::of(listed, "larder:81");
+        assert!(writes_to(&info(31), NodeId(7), &gone));
+        assert!(!writes_to(&info(30), NodeId(7), &gone));
+        let task = Task {
+            pid: std::process::id(),
+            node: NodeId(7),
+            source: "larder:7f".into(),
+        };
+        assert_eq!(keeps_open(task.pid, &task), Some(false));
     }
 }

@@ -55,6 +55,7 @@ pub fn mount(
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         },
+        source: options.source.as_str().into(),
     };
     let session = Session::new(edge, &options.mountpoint, &config(options))
         .map_err(|e| explain(&e, options))?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use super::common::{Lab, Mount, Server, bytes, eventually, put, signal};
+use super::common::{Lab, Mount, Server, bytes, eventually, is_mounted, put, signal};
 
 /// Opens a file, writes half of it, has a child close what it inherited, and waits. The
 /// second argument says how the child comes about, the third how the file is opened.
@@ -321,6 +321,41 @@ time.sleep(100)
     let family = Family::start(HANDS, &[], &daemon.path("old.bin"));
     daemon.kill();
     drop(family);
+    let daemon = mount(&lab, &args, &[]);
+    daemon.flush();
+    for at in [&daemon.at, &server.root] {
+        assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
+    }
+}
+
+/// What is open keeps a mount that was detached, and is looked for in it like before.
+#[test]
+fn p4_what_a_child_closes_in_a_mount_that_was_detached_ends_nothing() {
+    const STAYS: &str = "
+import os, sys, time
+f = open(sys.argv[1], 'wb')
+print('open', flush=True)
+while not os.path.exists(sys.argv[2] + '.go'): time.sleep(0.01)
+child = os.fork()
+if child == 0: os._exit(0)
+os.waitpid(child, 0)
+open(sys.argv[2] + '.done', 'w')
+time.sleep(100)
+";
+    let lab = Lab::new();
+    let (server, args) = scene(&lab);
+    let daemon = mount(&lab, &args, &[]);
+    let (sign, pid, at) = (lab.path("sign"), daemon.pid(), daemon.at.clone());
+    let family = Family::start(STAYS, &[sign.to_str().unwrap()], &at.join("old.bin"));
+    assert!(signal(pid, "-15"));
+    eventually("it is detached", || !is_mounted(&at));
+    fs::write(sign.with_extension("go"), b"").unwrap();
+    eventually("the child has ended", || {
+        sign.with_extension("done").exists()
+    });
+    assert!(signal(pid, "-9"));
+    eventually("the killed daemon is gone", || !signal(pid, "-0"));
+    drop((family, daemon));
     let daemon = mount(&lab, &args, &[]);
     daemon.flush();
     for at in [&daemon.at, &server.root] {

@@ -97,6 +97,8 @@ enum End {
     Killed,
     /// Killed, and once more at the start after it.
     KilledTwice,
+    /// Told to end while files are open, and killed before they are closed.
+    KilledLeaving,
     /// In order, with uploads that wait.
     Unmounted,
 }
@@ -106,6 +108,7 @@ impl End {
         match dice.roll(8) {
             0 | 1 => End::KilledTwice,
             2 => End::Unmounted,
+            3 => End::KilledLeaving,
             _ => End::Killed,
         }
     }
@@ -206,7 +209,13 @@ impl<'a> Story<'a> {
             std::thread::sleep(after);
             if !matches!(end, End::Unmounted) {
                 ending.is_near.store(true, Ordering::SeqCst);
-                assert!(signal(&pid, "-9"));
+                if let End::KilledLeaving = end {
+                    assert!(signal(&pid, "-15"));
+                    std::thread::sleep(Duration::from_millis(dice.roll(60)));
+                }
+                // One that was told to end may have, by now.
+                let killed = signal(&pid, "-9");
+                assert!(killed || matches!(end, End::KilledLeaving));
                 eventually("the killed daemon is gone", || !signal(&pid, "-0"));
             }
             ending.is_here.store(true, Ordering::SeqCst);
