@@ -49,6 +49,8 @@ pub use unmounted::{ask_folder, store_above};
 
 /// How long the background may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the kernel may take to forget millions of names.
+const LEAVING: Duration = Duration::from_secs(60);
 /// How soon background work that a full disk ended begins anew.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of partial downloads that are kept over a restart.
@@ -65,6 +67,8 @@ struct Daemon {
     is_passthrough: std::sync::OnceLock<Arc<AtomicBool>>,
     /// Says that the mount is to end.
     ending: CancellationToken,
+    /// Unmounting under way: the session may have ended long before it has.
+    leaving: TaskTracker,
     mountpoint: PathBuf,
 }
 
@@ -174,6 +178,7 @@ fn build(
         store_shown: at.display().to_string(),
         is_passthrough: std::sync::OnceLock::new(),
         ending: CancellationToken::new(),
+        leaving: TaskTracker::new(),
         mountpoint,
         config,
     };
@@ -334,6 +339,8 @@ fn run(
     stop.cancel();
     tasks.close();
     runtime.block_on(async {
+        daemon.leaving.close();
+        let _ = tokio::time::timeout(LEAVING, daemon.leaving.wait()).await;
         listening.stop().await;
         let _ = tokio::time::timeout(PATIENCE, tasks.wait()).await;
         let _ = tokio::time::timeout(PATIENCE, daemon.overlay.downloads.placed()).await;

@@ -346,7 +346,8 @@ impl Daemon {
             return Err(Error::new(Kind::Busy, text));
         }
         let mountpoint = self.mountpoint.clone();
-        tokio::task::spawn_blocking(move || unmount(&mountpoint, How::Now))
+        self.leaving
+            .spawn_blocking(move || unmount(&mountpoint, How::Now))
             .await
             .map_err(|_| Error::new(Kind::Io, "unmounting failed"))??;
         let pending = self.pending()?;
