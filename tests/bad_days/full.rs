@@ -311,7 +311,13 @@ fn p11_what_a_user_removes_makes_room() {
     // Nobody else has them: nothing can be evicted.
     server.signal("-STOP");
     let mut n = 0;
-    while fs::write(mount.path(format!("mine-{n}.bin")), bytes(n, 200_000)).is_ok() {
+    // The last one may fail as late as in its `close()`, which `fs::write` does not listen to.
+    let write = |n: u64| {
+        let mut file = File::create(mount.path(format!("mine-{n}.bin")))?;
+        file.write_all(&bytes(n, 200_000))?;
+        close(file)
+    };
+    while write(n).is_ok() {
         n += 1;
     }
     assert!(n > 5, "{n}");
