@@ -12,6 +12,7 @@ use std::sync::PoisonError;
 
 use super::Overlay;
 use super::handles::{Handle, OpenState};
+use crate::beneath::{Mode, OFlags, facts_of};
 use crate::error::{Error, Kind, Result};
 use crate::index::{NodeId, Writing, holding};
 use crate::store::StagedId;
@@ -61,6 +62,7 @@ impl Failed {
 }
 
 /// A session whose end could not be noted; of a staged file, or of one changed in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Undone {
     node: NodeId,
     staged: Option<StagedId>,
@@ -150,32 +152,49 @@ impl Overlay {
 
     /// What a `close()` was answered for and that has no name yet: its readers need not wait.
     pub(super) fn undone_file(&self, id: NodeId) -> Result<Option<File>> {
-        let undone = self.undone();
-        let staged = undone.iter().rev().find(|u| u.node == id);
-        let Some(staged) = staged.and_then(|u| u.staged) else {
+        let last = self.undone().iter().rev().find(|u| u.node == id).copied();
+        let Some(staged) = last.and_then(|undone| undone.staged) else {
             return Ok(None);
         };
         match self.store.open_staged(staged) {
             Ok(file) => Ok(Some(file)),
-            // It got its name at this moment.
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) if error.kind() == Kind::NotFound => self.unnoted_file(id, staged),
             Err(error) => Err(error),
         }
+    }
+
+    /// A closed file that has its name, if its row may not say so yet: the disk was too full for that.
+    fn unnoted_file(&self, id: NodeId, staged: StagedId) -> Result<Option<File>> {
+        let rows = self.index.read(holding::staged)?;
+        let closed = rows.iter().find(|row| row.id == staged.0);
+        let (Some(closed), Some(path)) =
+            (closed.and_then(|row| row.closed), self.index.path_of(id)?)
+        else {
+            return Ok(None);
+        };
+        let opened = self
+            .store
+            .root()
+            .open_file(&path, OFlags::RDONLY, Mode::empty());
+        let file = match opened {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let facts = facts_of(&file)?;
+        Ok(((facts.size, facts.mtime_ns) == closed).then_some(file))
     }
 
     /// Notes the ends that could not be noted before, as the next start would.
     pub(super) fn finish_undone(&self) -> Result<()> {
         // The lock is not held meanwhile: sessions end.
-        let waiting = self.undone().len();
-        for _ in 0..waiting {
-            let last = self.undone().pop();
-            let Some(undone) = last else {
-                break;
-            };
-            if let Err(error) = self.finish_one(&undone) {
-                self.undone().push(undone);
-                return Err(error);
+        let waiting = self.undone().clone();
+        for undone in waiting.into_iter().rev() {
+            if !self.undone().contains(&undone) {
+                continue;
             }
+            self.finish_one(&undone)?;
+            // Until it has its name, its readers find it by this.
+            self.undone().retain(|other| *other != undone);
         }
         Ok(())
     }
