@@ -163,9 +163,9 @@ impl Reading {
         self.asked.insert(want.clone());
         let begun = self.begun(want);
         let follows = |run: &Run| {
-            let near = match begun {
+            let near = match &begun {
                 // Parts may be shorter than what counts as near.
-                Some(_) => want.start <= run.next,
+                Some(part) => want.start <= run.next || run.ends_with(want, part),
                 None => want.start <= run.next.saturating_add(NEAR),
             };
             want.start >= run.begin && near
@@ -337,6 +337,12 @@ impl Run {
             part_end: begun.map(Run::part_end),
             stride: len(want),
         }
+    }
+
+    /// Whether `want` is read ahead beyond the part that was begun, into `next`: whoever begins that
+    /// one asks from its first page on. What comes before it may have been overtaken.
+    fn ends_with(&self, want: &ByteRange, next: &ByteRange) -> bool {
+        want.start < next.start / PAGE * PAGE && self.part_end.is_some_and(|end| want.start < end)
     }
 
     /// A part's last bytes are asked for with the page that they are in, and some that follow.

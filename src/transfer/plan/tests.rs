@@ -165,6 +165,26 @@ fn columns_come_in_one_piece_and_nothing_beside_them() {
     }
 }
 
+/// Threads that answer the kernel overtake one another.
+#[test]
+fn what_the_kernel_reads_ahead_begins_no_column_in_whatever_order_it_comes() {
+    let columns: Vec<_> = (0..40)
+        .map(|n| n * 2 * MIB + 77..(n + 1) * 2 * MIB + 77)
+        .collect();
+    for piece in [64 << 10, 128 << 10, 256 << 10] {
+        let mut world = World::table(81 * MIB, &columns);
+        let column = &columns[7];
+        let begin = column.start / PAGE * PAGE;
+        world.ask(begin..begin + piece);
+        // What goes over the end comes before what is in the middle.
+        let last = column.end / PAGE * PAGE - piece / 2;
+        world.ask(last..last + piece);
+        world.ask(last - piece..last);
+        let came = world.have.covered();
+        assert!(came < len(column) + 2 * piece, "{piece}: {came}");
+    }
+}
+
 trait Times {
     fn mul_f(self, times: f64) -> u64;
 }
