@@ -134,6 +134,14 @@ fn mount<'a>(lab: &'a Lab, args: &[String], flags: &[&str]) -> Mount<'a> {
     mount
 }
 
+/// Nothing that was written to it is published, here or at the server.
+fn old_bin_is_as_it_was(daemon: &Mount<'_>, server: &Server) {
+    daemon.flush();
+    for at in [&daemon.at, &server.root] {
+        assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
+    }
+}
+
 const HOW: [&str; 9] = [
     "close_fds",
     "at exec",
@@ -276,10 +284,7 @@ import time; time.sleep(100)
     eventually("the orphan is reported", || {
         daemon.status()["orphans"].as_array().unwrap().len() == 1
     });
-    daemon.flush();
-    for at in [&daemon.at, &server.root] {
-        assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
-    }
+    old_bin_is_as_it_was(&daemon, &server);
     // One that writes on and finishes has finished it.
     const HEIR: &str = "
 import os, sys
@@ -321,11 +326,7 @@ time.sleep(100)
     let family = Family::start(HANDS, &[], &daemon.path("old.bin"));
     daemon.kill();
     drop(family);
-    let daemon = mount(&lab, &args, &[]);
-    daemon.flush();
-    for at in [&daemon.at, &server.root] {
-        assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
-    }
+    old_bin_is_as_it_was(&mount(&lab, &args, &[]), &server);
 }
 
 /// What is open keeps a mount that was detached, and is looked for in it like before.
@@ -356,11 +357,7 @@ time.sleep(100)
     assert!(signal(pid, "-9"));
     eventually("the killed daemon is gone", || !signal(pid, "-0"));
     drop((family, daemon));
-    let daemon = mount(&lab, &args, &[]);
-    daemon.flush();
-    for at in [&daemon.at, &server.root] {
-        assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
-    }
+    old_bin_is_as_it_was(&mount(&lab, &args, &[]), &server);
 }
 
 /// Of two children that start at once each inherits what was opened for the other, and closes
@@ -391,9 +388,5 @@ time.sleep(100)
     assert!(family.said.starts_with("closed"), "{:?}", family.said);
     daemon.kill();
     drop(family);
-    let daemon = mount(&lab, &args, &[]);
-    daemon.flush();
-    for at in [&daemon.at, &server.root] {
-        assert_eq!(fs::read(at.join("old.bin")).unwrap(), bytes(1, 5000));
-    }
+    old_bin_is_as_it_was(&mount(&lab, &args, &[]), &server);
 }
