@@ -238,7 +238,7 @@ impl Overlay {
     fn check_replaceable(&self, row: &ConflictRow, found: Option<&Node>) -> Result<()> {
         let busy = |why: &str| Err(Error::new(Kind::Busy, why).about(&row.path));
         let Some(node) = found else {
-            return match self.stored(&row.path)? {
+            return match self.store.stored(&row.path)? {
                 Some(facts) if facts.kind != FileKind::File => busy(TAKEN),
                 Some(facts) if !self.is_doomed(&row.path, &facts)? => busy(BY_HAND),
                 _ => Ok(()),
@@ -256,7 +256,7 @@ impl Overlay {
             );
         }
         if node.held == Held::Whole
-            && let Some(facts) = self.stored(&row.path)?
+            && let Some(facts) = self.store.stored(&row.path)?
             && Some(seen(&facts)) != node.seen
         {
             return busy(BY_HAND);
@@ -347,7 +347,7 @@ impl Overlay {
             return Ok(());
         };
         let (id, now) = (node.id, self.clock.now_ns());
-        match self.stored(path)? {
+        match self.store.stored(path)? {
             None => self.index.edit(move |w| w.not_held(id, now)),
             Some(_) => Ok(()),
         }

@@ -45,7 +45,7 @@ impl Overlay {
             return Ok(false);
         }
         match self.path_of(parent)?.join(name) {
-            Ok(path) => Ok(self.stored(&path)?.is_none()),
+            Ok(path) => Ok(self.store.stored(&path)?.is_none()),
             // Too long to be anywhere.
             Err(_) => Ok(false),
         }

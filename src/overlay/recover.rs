@@ -2,7 +2,7 @@
 //! each in one line that `status` repeats.
 
 use super::Overlay;
-use crate::beneath::{Facts, FileKind};
+use crate::beneath::FileKind;
 use crate::clock::Boot;
 use crate::crash;
 use crate::error::{Kind, Result};
@@ -155,7 +155,7 @@ impl Overlay {
         let (id, now) = (StagedId(row.id), self.clock.now_ns());
         let found = self.index.path_of(row.node)?;
         if let (Some(path), Some(closed)) = (found, row.closed)
-            && let Some(facts) = self.stored(&path)?
+            && let Some(facts) = self.store.stored(&path)?
             && facts.kind == FileKind::File
             && (facts.size, facts.mtime_ns) == closed
         {
@@ -200,17 +200,9 @@ impl Overlay {
         ));
     }
 
-    pub(super) fn stored(&self, path: &RelPath) -> Result<Option<Facts>> {
-        match self.store.root().stat(path) {
-            Ok(facts) => Ok(Some(facts)),
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Whether the folder has a file at `path` that is not the one of the row, and newer than `mtime_ns`.
     fn is_newer_by_hand(&self, id: NodeId, path: &RelPath, mtime_ns: i64) -> Result<bool> {
-        let (Some(facts), Some(node)) = (self.stored(path)?, self.index.node(id)?) else {
+        let (Some(facts), Some(node)) = (self.store.stored(path)?, self.index.node(id)?) else {
             return Ok(false);
         };
         let now = (facts.size, facts.mtime_ns);
@@ -241,7 +233,11 @@ impl Overlay {
         let Some(path) = self.index.path_of(id)? else {
             return Ok(());
         };
-        let Some(facts) = self.stored(&path)?.filter(|f| f.kind == FileKind::File) else {
+        let Some(facts) = self
+            .store
+            .stored(&path)?
+            .filter(|f| f.kind == FileKind::File)
+        else {
             // Removed or replaced by hand since: the comparison of its directory will tell.
             return Ok(());
         };

@@ -349,8 +349,8 @@ impl Overlay {
         else {
             return Ok(false);
         };
-        let is_old_free = it.other.is_some() || self.stored(&old)?.is_none();
-        let there = self.stored(&parent.join(&it.name)?)?;
+        let is_old_free = it.other.is_some() || self.store.stored(&old)?.is_none();
+        let there = self.store.stored(&parent.join(&it.name)?)?;
         Ok(is_old_free && there.is_some_and(|facts| facts.ino == it.ino))
     }
 

@@ -344,7 +344,7 @@ impl Overlay {
         let Some(path) = self.index.path_of(id)?.filter(|_| !waits) else {
             return Ok(false);
         };
-        let now_is = self.stored(&path)?;
+        let now_is = self.store.stored(&path)?;
         if now_is.is_none_or(|facts| Some(seen(&facts)) != found.seen) {
             return Ok(false);
         }

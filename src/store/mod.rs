@@ -120,6 +120,15 @@ impl Store {
         &self.root
     }
 
+    /// What the tree has at `path`, if it has anything.
+    pub fn stored(&self, path: &RelPath) -> Result<Option<Facts>> {
+        match self.root.stat(path) {
+            Ok(facts) => Ok(Some(facts)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `.larder`.
     pub fn larder(&self) -> &Dir {
         &self.larder

@@ -2,7 +2,8 @@
 //! came between: it is the remote's, and an older version of it; never a local write.
 
 use super::commit::{Commit, seen};
-use crate::error::{Kind, Result};
+use crate::beneath::Facts;
+use crate::error::Result;
 use crate::index::arriving::{self, Arriving};
 use crate::index::{Held, Seen};
 
@@ -27,15 +28,11 @@ impl Commit {
 
     /// What the tree has of it, if it has.
     fn placed(&self, it: &Arriving) -> Result<Option<Seen>> {
-        match self.store.root().stat(&it.path) {
-            Ok(facts) => {
-                let is_it =
-                    (facts.size, facts.mtime_ns, facts.ino) == (it.size, it.mtime_ns, it.ino);
-                Ok(is_it.then(|| seen(&facts)))
-            }
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let is_it = |facts: &Facts| {
+            (facts.size, facts.mtime_ns, facts.ino) == (it.size, it.mtime_ns, it.ino)
+        };
+        let found = self.store.stored(&it.path)?.filter(is_it);
+        Ok(found.map(|facts| seen(&facts)))
     }
 
     /// Takes it out of the tree again. The caller holds the paths and the node.
