@@ -241,7 +241,8 @@ impl Feed {
         let wait = if fresh { LONG_POLL } else { Duration::ZERO };
         let asked = tokio::select! {
             asked = self.remote.backend.changes(&cursor, wait) => asked?,
-            () = self.remote.suspected() => return self.look_again().await,
+            // Whoever asked is answered by what is there now, which tells whether it is there as well.
+            () = self.remote.suspected(), if !hurry => return self.look_again().await,
             Some(answer) = self.asked.recv() => {
                 // A question that hangs at the remote answers nobody: ask anew.
                 let done = Box::pin(self.round_now()).await;

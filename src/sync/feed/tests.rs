@@ -260,3 +260,15 @@ async fn p14_a_restart_asks_for_nothing_while_the_last_listing_is_young() {
     let before = asked(&lab);
     until("it is listed again", || asked(&lab)[1] > before[1]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_asking_brings_what_is_there_also_from_a_remote_that_is_doubted() {
+    let lab = Lab::new(None, HOUR, None).await;
+    for n in 0..40 {
+        let name = format!("f{n}");
+        lab.memory.set_object(&key(&name), b"new", n);
+        lab.remote.heard(&Error::new(Kind::TimedOut, "no answer"));
+        lab.bell.ring().await.unwrap();
+        assert!(lab.knows(&name), "{name}");
+    }
+}
