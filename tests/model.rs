@@ -21,7 +21,7 @@ mod world;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use world::{Step, World};
+use world::{Between, Step, World};
 
 const FILES: [&str; 6] = ["a", "b", "d/x", "d/y", "e/x", "f/z"];
 const DIRS: [&str; 3] = ["d", "e", "f"];
@@ -32,6 +32,13 @@ fn file() -> impl Strategy<Value = &'static str> {
 
 fn dir() -> impl Strategy<Value = &'static str> {
     proptest::sample::select(&DIRS[..])
+}
+
+fn between() -> impl Strategy<Value = Between> {
+    any::<(bool, bool)>().prop_map(|(killed, hears_first)| Between {
+        killed,
+        hears_first,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -58,8 +65,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Tidy),
         1 => Just(Step::Restore),
         2 => any::<bool>().prop_map(Step::Reopen),
-        2 => file().prop_map(Step::PlainWrite),
-        1 => file().prop_map(Step::PlainDelete),
+        2 => (file(), between()).prop_map(|(p, b)| Step::PlainWrite(p, b)),
+        1 => (file(), between()).prop_map(|(p, b)| Step::PlainDelete(p, b)),
         2 => Just(Step::Settle),
     ]
 }
@@ -156,11 +163,11 @@ fn p5_renaming_a_file_that_is_being_made_takes_nothing_that_a_remote_made_meanwh
 #[test]
 fn p7_a_file_taken_out_of_the_folder_is_seen_again_if_it_did_go_up() {
     let steps = [
-        Step::PlainWrite("e/x"),
+        Step::PlainWrite("e/x", Between::default()),
         Step::Read("e/x"),
         Step::LosePut,
         Step::Push,
-        Step::PlainDelete("e/x"),
+        Step::PlainDelete("e/x", Between::default()),
     ];
     run(false, &steps).unwrap();
 }
@@ -175,6 +182,57 @@ fn p4_an_unfinished_file_does_not_stop_a_new_name_from_going_up() {
         Step::Reopen(false),
     ];
     run(false, &steps).unwrap();
+}
+
+#[test]
+fn p5_a_file_put_by_hand_on_a_version_that_nobody_saw_takes_nothing_of_it_along() {
+    for between in all_between() {
+        let put = [Step::RemotePut("b"), Step::PlainWrite("b", between)];
+        for then in [Step::Rename("b", "d/x"), Step::Unlink("b")] {
+            let steps = [&put[..], &[then]].concat();
+            run(true, &steps).unwrap_or_else(|why| panic!("{steps:?}: {why}"));
+        }
+    }
+}
+
+/// All the ways from one life to the next.
+fn all_between() -> impl Iterator<Item = Between> {
+    [false, true].into_iter().flat_map(|killed| {
+        [false, true].map(|hears_first| Between {
+            killed,
+            hears_first,
+        })
+    })
+}
+
+#[test]
+fn p5_a_file_put_by_hand_where_an_unfinished_one_was_replaces_nothing_that_was_not_shown() {
+    for between in all_between() {
+        let steps = [
+            Step::RemotePut("d/x"),
+            Step::Begin("d/x"),
+            Step::Sync,
+            Step::PlainWrite("d/x", between),
+        ];
+        run(false, &steps).unwrap_or_else(|why| panic!("{between:?}: {why}"));
+    }
+}
+
+#[test]
+fn p5_a_file_put_by_hand_replaces_no_version_that_came_while_nothing_was_mounted() {
+    let histories: [&[Step]; 3] = [
+        &[],
+        &[Step::RemotePut("d/x"), Step::Settle],
+        &[Step::RemotePut("d/x"), Step::Settle, Step::Read("d/x")],
+    ];
+    for (history, between) in histories
+        .iter()
+        .flat_map(|h| all_between().map(move |b| (h, b)))
+    {
+        let then = [Step::RemotePut("d/x"), Step::PlainWrite("d/x", between)];
+        let steps = [*history, &then].concat();
+        run(false, &steps).unwrap_or_else(|why| panic!("{history:?} {between:?}: {why}"));
+    }
 }
 
 proptest! {

@@ -365,9 +365,13 @@ impl Writer {
         Ok(new)
     }
 
-    /// A local write was made on bytes older than the version that the node shows: it replaces
-    /// nothing that was seen here, and may meet the remote's version as a conflict only.
-    pub fn written_on_older(&mut self, id: NodeId) -> Result<()> {
+    /// A local write is about to be noted of bytes that were made without a look at the version that
+    /// the node shows: it is a file made here, which may meet the remote's as a conflict only.
+    pub fn made_unseen(&mut self, id: NodeId) -> Result<()> {
+        self.run_sql(
+            "UPDATE nodes SET origin = NULL, version = NULL WHERE id = ?1",
+            [id.0 as i64],
+        )?;
         self.run_sql(
             "UPDATE outbox SET base = NULL WHERE node = ?1",
             [id.0 as i64],

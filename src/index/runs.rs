@@ -1,8 +1,8 @@
-//! When the mount last ran, and in which life of the machine.
+//! When the mount last ran, in which life of the machine, and which names people saw then.
 
 use rusqlite::params;
 
-use super::node;
+use super::node::{self, NodeId};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::Result;
@@ -51,6 +51,29 @@ impl Writer {
                 None => self.run_sql("DELETE FROM meta WHERE key = ?1", [key])?,
             };
         }
+        Ok(())
+    }
+
+    /// The newest node there was when the folder was last left to itself: whoever changed the folder
+    /// since has seen no version that a later one shows. It stays so over starts until the folder was
+    /// compared ([`folder_compared`](Writer::folder_compared)).
+    pub fn shown_until(&mut self) -> Result<NodeId> {
+        let query = "SELECT value FROM meta WHERE key = 'shown_until'";
+        let noted: Option<i64> =
+            node::rows(&self.c, query, [], |row| row.get(0).map_err(sql))?.pop();
+        // The numbers of nodes that are gone may be given again after a start.
+        let newest = self.next_id;
+        let until = noted.map_or(newest, |noted| newest.min(noted as u64));
+        self.run_sql(
+            "INSERT OR REPLACE INTO meta(key, value) VALUES ('shown_until', ?1)",
+            [until as i64],
+        )?;
+        Ok(NodeId(until))
+    }
+
+    /// All that people did to the folder is known: from here on they see what its names show.
+    pub fn folder_compared(&mut self) -> Result<()> {
+        self.run_sql("DELETE FROM meta WHERE key = 'shown_until'", [])?;
         Ok(())
     }
 }

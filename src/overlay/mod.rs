@@ -196,6 +196,8 @@ pub struct Overlay {
     /// Directories of the store that were compared with their rows since the start.
     reconciled: Mutex<HashSet<NodeId>>,
     all_reconciled: AtomicBool,
+    /// What newer nodes show nobody saw who changed the folder while it was not mounted.
+    shown_until: OnceLock<NodeId>,
     /// What a power cut may have taken something of.
     outage: OnceLock<outage::Outage>,
     kernel: OnceLock<KernelCache>,
@@ -291,6 +293,7 @@ impl Overlay {
             dirs: dirs::Dirs::default(),
             reconciled: Mutex::new(HashSet::new()),
             all_reconciled: AtomicBool::new(false),
+            shown_until: OnceLock::new(),
             outage: OnceLock::new(),
             kernel: OnceLock::new(),
             awaited: Arc::default(),

@@ -156,6 +156,7 @@ impl Overlay {
             return Err(error);
         }
         self.all_reconciled.store(true, Ordering::Release);
+        self.index.edit(|w| w.folder_compared())?;
         self.outage_is_over()?;
         match self.found.swap(0, Ordering::Relaxed) {
             0 => {}
@@ -314,6 +315,7 @@ impl Overlay {
             }
             (Verdict::Written, Some(row)) => {
                 let (now_ns, mode) = (self.clock.now_ns(), mode_by_hand(&row, &facts));
+                let unseen = row.dirty == 0 && !self.was_seen(&row);
                 edits.push(Box::new(move |w| {
                     let now_is = w.need_node(row.id)?;
                     if (now_is.seen, now_is.writing) != (row.seen, row.writing) {
@@ -322,10 +324,10 @@ impl Overlay {
                     if let Some(mode) = mode {
                         w.set_attrs(row.id, mode, false, now_ns)?;
                     }
-                    w.written(row.id, None, now, queue, now_ms)?;
-                    if row.held == Held::Stale && row.dirty == 0 {
-                        w.written_on_older(row.id)?;
+                    if unseen {
+                        w.made_unseen(row.id)?;
                     }
+                    w.written(row.id, None, now, queue, now_ms)?;
                     let doubt = if unsure { Writing::Torn } else { Writing::No };
                     w.set_writing(row.id, doubt, now_ns)
                 }));
@@ -336,6 +338,16 @@ impl Overlay {
             }
             (Verdict::OtherKind, Some(row)) => self.another_kind(&row, name, &path, edits),
             (_, _) => Ok(false),
+        }
+    }
+
+    /// Whether whoever put other bytes under the node's name could see what it shows: not where the
+    /// folder has an older version, nor where it was heard of since the folder was left to itself.
+    fn was_seen(&self, row: &Node) -> bool {
+        match row.held {
+            Held::Whole => true,
+            Held::Stale => false,
+            Held::None => self.shown_until.get().is_none_or(|last| row.id <= *last),
         }
     }
 

@@ -26,6 +26,9 @@ impl Overlay {
     /// Puts right what a killed daemon left. Nothing else runs yet.
     pub fn recover(&self) -> Result<()> {
         let how = self.how_it_ended()?;
+        let shown = self.index.edit(|w| w.shown_until())?;
+        // Said once, before anything else is done.
+        let _ = self.shown_until.set(shown);
         // Before anything gets a number: removed files are known by that of their node.
         self.recover_removals()?;
         self.recover_moves()?;

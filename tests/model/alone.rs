@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 
-use crate::cases;
 use crate::world::{Step, World};
+use crate::{between, cases};
 
 /// The last one never leaves.
 const FILES: [&str; 4] = ["a", "b", "d/x", "t.tmp"];
@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::EvictAll),
         1 => Just(Step::Tidy),
         2 => any::<bool>().prop_map(Step::Reopen),
-        1 => file().prop_map(Step::PlainWrite),
+        1 => (file(), between()).prop_map(|(p, b)| Step::PlainWrite(p, b)),
         1 => Just(Step::Settle),
     ]
 }

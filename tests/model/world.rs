@@ -74,10 +74,19 @@ pub enum Step {
     /// The daemon ends, cleanly or not, and starts again.
     Reopen(bool),
     /// The same, and meanwhile somebody writes into the plain folder.
-    PlainWrite(P),
-    PlainDelete(P),
+    PlainWrite(P, Between),
+    PlainDelete(P, Between),
     /// Everything is brought up to date; both sides must agree.
     Settle,
+}
+
+/// An end and a start, with the plain folder in between.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Between {
+    /// The daemon was killed.
+    pub killed: bool,
+    /// The start hears of the remote before the folder is compared.
+    pub hears_first: bool,
 }
 
 /// What a check found.
@@ -262,18 +271,28 @@ impl World {
     }
 
     fn stop(&mut self, clean: bool) {
+        if self.mine.is_some()
+            && let Some(mount) = &self.mount
+        {
+            // One that ended before that would be told of a version that nobody may have seen.
+            mount.overlay.reconcile_all(&|| false).unwrap();
+        }
         if let Some(hanging) = self.hanging.take() {
             hanging.stop.cancel();
             self.runtime.block_on(hanging.running).unwrap();
             self.no_uploads().unwrap();
             self.gate.set(None);
         }
-        let Some(mount) = self.mount.take() else {
+        let Some(mut mount) = self.mount.take() else {
             return;
         };
         if let (true, Some(begun)) = (clean, &mount.open) {
             mount.overlay.flush(begun.fh, || true).unwrap();
             mount.overlay.release(begun.fh).unwrap();
+            // Its name shows what the remote made meanwhile, before anything else can happen to it.
+            self.mount = Some(mount);
+            self.see(&self.view().unwrap());
+            mount = self.mount.take().unwrap();
         }
         mount.overlay.index.close();
     }
@@ -398,8 +417,8 @@ impl World {
                 self.start();
                 Ok(())
             }
-            Step::PlainWrite(p) => self.plain_write(p),
-            Step::PlainDelete(p) => self.plain_delete(p),
+            Step::PlainWrite(p, between) => self.plain_write(p, between),
+            Step::PlainDelete(p, between) => self.plain_delete(p, between),
             Step::Settle => self.settle(),
             _ => Ok(()),
         }
@@ -837,24 +856,30 @@ impl World {
 
     // What people do in the plain folder.
 
-    fn plain_write(&mut self, path: P) -> Result<()> {
-        self.stop(true);
+    fn plain_write(&mut self, path: P, between: Between) -> Result<()> {
+        self.stop(!between.killed);
         let n = self.content();
         let at = self.dir.path().join(path);
         std::fs::create_dir_all(at.parent().unwrap())?;
         std::fs::write(at, bytes_of(n))?;
         self.acknowledged(path, n);
-        self.start();
-        Ok(())
+        self.start_again(between)
     }
 
-    fn plain_delete(&mut self, path: P) -> Result<()> {
-        self.stop(true);
+    fn plain_delete(&mut self, path: P, between: Between) -> Result<()> {
+        self.stop(!between.killed);
         if std::fs::remove_file(self.dir.path().join(path)).is_ok() {
             self.protected.retain(|_, at| at != path);
         }
+        self.start_again(between)
+    }
+
+    fn start_again(&mut self, between: Between) -> Result<()> {
         self.start();
-        Ok(())
+        match between.hears_first {
+            true => self.sync(),
+            false => Ok(()),
+        }
     }
 
     // What must be true.
@@ -898,13 +923,16 @@ impl World {
             .collect()
     }
 
+    /// Whoever changes a name knows what it shows.
+    fn see(&mut self, view: &BTreeMap<String, usize>) {
+        for (path, n) in view.iter().filter(|(_, n)| self.others.contains(n)) {
+            self.seen.entry(path.clone()).or_default().insert(*n);
+        }
+    }
+
     fn check(&mut self) -> Check {
         let view = self.view().map_err(|e| format!("cannot be listed: {e}"))?;
-        for (path, n) in &view {
-            if self.others.contains(n) {
-                self.seen.entry(path.clone()).or_default().insert(*n);
-            }
-        }
+        self.see(&view);
         let remote = self.at_remote();
         self.gone
             .retain(|p| !view.contains_key(p) || view.get(p) != remote.get(p));
