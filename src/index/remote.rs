@@ -213,6 +213,13 @@ impl Writer {
         Ok(self.fresh_generation())
     }
 
+    /// The remote does not know the number that its changes had come to: it may have been put back to
+    /// what it was, and counts from there. Its numbers from before say nothing about those to come.
+    pub fn forget_order(&mut self, remote: RemoteId) -> Result<()> {
+        let query = "UPDATE replicas SET seq = 0 WHERE remote = ?1 AND seq <> 0";
+        self.run_sql(query, [remote.0]).map(drop)
+    }
+
     /// Applies what a listing that began at `begun` came to. What was published from here since
     /// then is newer than the listing, and stays.
     pub fn apply_listing(

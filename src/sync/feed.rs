@@ -252,7 +252,7 @@ impl Feed {
         };
         match asked {
             Changes::Delta { changes, cursor } => self.apply(changes, cursor).await?,
-            Changes::Relist => drop(self.list().await?),
+            Changes::Relist => self.list_anew().await?,
         }
         self.remote.is_here();
         self.remote.set_synced();
@@ -332,7 +332,7 @@ impl Feed {
         match row.cursor {
             Some(cursor) => match self.remote.backend.changes(&cursor, Duration::ZERO).await? {
                 Changes::Delta { changes, cursor } => self.apply(changes, cursor).await?,
-                Changes::Relist => drop(self.list().await?),
+                Changes::Relist => self.list_anew().await?,
             },
             None => drop(self.list().await?),
         }
@@ -414,6 +414,13 @@ impl Feed {
             })
             .await?;
         cut(&self.remote, grown)
+    }
+
+    /// The remote does not know what its changes had come to.
+    async fn list_anew(&self) -> Result<()> {
+        let id = self.remote.id;
+        self.index.edit_later(move |w| w.forget_order(id)).await?;
+        self.list().await.map(drop)
     }
 
     /// Takes a whole listing. The merge runs beside the transfer; neither outruns the other.

@@ -122,3 +122,104 @@ fn p6_a_server_that_accepts_and_never_answers_hangs_nobody() {
         fs::read(server.root.join("new.bin")).is_ok_and(|b| b == b"new")
     });
 }
+
+/// Takes the server's folder, its index included, back to what it was.
+fn copied(from: &std::path::Path, to: &std::path::Path) {
+    let _ = fs::remove_dir_all(to);
+    assert!(
+        ends(Command::new("cp").arg("-a").arg(from).arg(to))
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn p8_a_server_that_was_put_back_from_a_backup_is_followed() {
+    for restarts in [0, 1] {
+        let lab = Lab::new();
+        for n in 0..6 {
+            put(&lab.path(format!("srv/f{n}.bin")), &bytes(n, 5000));
+        }
+        let mut server = lab.serve("srv", &[]);
+        let port = server.port();
+        let url = server.url.clone();
+        let args = ["--remote", &url, "--offline", "error"];
+        let mount = lab.mount("mnt", &args);
+        eventually("all is listed", || mount.path("f5.bin").exists());
+        for n in 0..6 {
+            assert!(fs::read(mount.path(format!("f{n}.bin"))).unwrap() == bytes(n, 5000));
+        }
+        server.kill();
+        copied(&lab.path("srv"), &lab.path("backup"));
+        server = lab.serve_at("srv", &port, &[]);
+        // Days go by.
+        for n in 0..restarts {
+            put(&server.root.join(format!("day{n}.bin")), &bytes(n, 900));
+            eventually("it is seen", || mount.path(format!("day{n}.bin")).exists());
+            server.kill();
+            server = lab.serve_at("srv", &port, &[]);
+        }
+        for n in 0..3 {
+            put(&server.root.join(format!("f{n}.bin")), &bytes(10 + n, 6000));
+        }
+        put(&server.root.join("late.bin"), b"late");
+        fs::remove_file(server.root.join("f5.bin")).unwrap();
+        eventually("the mount has heard of it", || {
+            fs::read(mount.path("f2.bin")).is_ok_and(|b| b == bytes(12, 6000))
+                && mount.path("late.bin").exists()
+                && !mount.path("f5.bin").exists()
+        });
+        mount.unmount();
+        server.kill();
+        copied(&lab.path("backup"), &lab.path("srv"));
+        // Its numbers are soon as high as they were.
+        for n in 0..20 {
+            put(&lab.path(format!("srv/other{n}.bin")), b"other");
+        }
+        for _ in 0..restarts {
+            server = lab.serve_at("srv", &port, &[]);
+            server.scanned();
+            server.kill();
+        }
+        put(&lab.path("srv/new.bin"), b"new");
+        let server = lab.serve_at("srv", &port, &[]);
+        server.scanned();
+        let mount = lab.mount("mnt", &args);
+        eventually("what was there before is there again", || {
+            fs::read(mount.path("new.bin")).is_ok_and(|b| b == b"new")
+                && (0..6).all(|n| {
+                    fs::read(mount.path(format!("f{n}.bin"))).is_ok_and(|b| b == bytes(n, 5000))
+                })
+        });
+        eventually("what is gone is gone", || {
+            errno(fs::metadata(mount.path("late.bin"))) == libc::ENOENT
+        });
+        put(&server.root.join("f1.bin"), &bytes(99, 100));
+        eventually("changes come as ever", || {
+            fs::read(mount.path("f1.bin")).is_ok_and(|b| b == bytes(99, 100))
+        });
+    }
+}
+
+/// Its index went, and nothing else: numbers begin anew, in another life.
+#[test]
+fn p8_a_server_with_a_new_index_is_listed_anew() {
+    let lab = Lab::new();
+    let (server, mount) = scene(&lab, &["--upload"]);
+    let port = server.port();
+    server.kill();
+    fs::remove_dir_all(lab.path("srv/.larder")).unwrap();
+    fs::remove_file(lab.path("srv/d/far.bin")).unwrap();
+    put(&lab.path("srv/held.bin"), &bytes(7, 700));
+    put(&lab.path("srv/new.bin"), b"new");
+    let server = lab.serve_at("srv", &port, &[]);
+    eventually("it is as it is there", || {
+        fs::read(mount.path("held.bin")).is_ok_and(|b| b == bytes(7, 700))
+            && fs::read(mount.path("new.bin")).is_ok_and(|b| b == b"new")
+            && errno(fs::metadata(mount.path("d/far.bin"))) == libc::ENOENT
+    });
+    fs::write(mount.path("held.bin"), b"ours").unwrap();
+    mount.flush();
+    assert_eq!(fs::read(server.root.join("held.bin")).unwrap(), b"ours");
+    assert_eq!(mount.status()["conflicts"].as_array().unwrap().len(), 0);
+}

@@ -212,6 +212,12 @@ impl Server {
         self.child.id()
     }
 
+    /// Waits until it has looked at all its files once.
+    pub fn scanned(&self) {
+        // Nobody gets a listing before.
+        get(&format!("{}/v1/index", self.url));
+    }
+
     /// What it was asked so far, by kind.
     pub fn stats(&self) -> Value {
         let text = get(&format!("{}/v1/stats", self.url));

@@ -12,9 +12,20 @@ use crate::error::{About, Error, Kind, Result};
 /// `user_version` of the schema below.
 const SCHEMA: i64 = 1;
 
-/// How far every start jumps ahead. Commits are not synced one by one, so a power cut may
+/// How far every start jumps ahead at least. Commits are not synced one by one, so a power cut may
 /// take the last of them back; the numbers that they had given out must not come again.
 const JUMP: u64 = 1 << 20;
+/// And at random by so much more, at most: an index that was put back from a backup does not jump to
+/// where its later self had been.
+const FURTHER: u64 = 1 << 40;
+/// Starts whose jumps are remembered.
+const JUMPS: u64 = 1000;
+
+/// Numbers between the ends of a jump were never given out, as far as this index knows. Who has one
+/// has it from a life of the index that was lost.
+const JUMPED: &str = "
+CREATE TABLE IF NOT EXISTS jumps(below INTEGER PRIMARY KEY, above INTEGER NOT NULL) WITHOUT ROWID;
+";
 
 const TABLES: &str = "
 CREATE TABLE files(
@@ -126,8 +137,7 @@ fn load(db: Connection) -> Result<Opened, Trouble> {
     let Some((epoch, seq, scanned)) = meta else {
         return Err(Trouble::Damaged("it has no head".into()));
     };
-    let seq = seq.cast_unsigned() + JUMP;
-    db.execute("UPDATE meta SET seq = ?1", params![signed(seq)])?;
+    let seq = jump(&db, seq.cast_unsigned())?;
     let (files, bytes): (i64, i64) = db.query_row(
         "SELECT count(*), coalesce(sum(size), 0) FROM files",
         [],
@@ -142,6 +152,33 @@ fn load(db: Connection) -> Result<Opened, Trouble> {
         scanned,
         report: None,
     })
+}
+
+/// Begins to count far above `from`, and notes what was left out.
+fn jump(db: &Connection, from: u64) -> rusqlite::Result<u64> {
+    let further = Chance::from_system().next_u64() % FURTHER;
+    let to = from + JUMP + further;
+    let change = db.unchecked_transaction()?;
+    change.execute_batch(JUMPED)?;
+    change.execute(
+        "INSERT OR REPLACE INTO jumps VALUES (?1, ?2)",
+        params![signed(from), signed(to)],
+    )?;
+    // Whoever is older than what is remembered lists anew.
+    let oldest: Option<i64> = change
+        .query_row(
+            "SELECT above FROM jumps ORDER BY below DESC LIMIT 1 OFFSET ?1",
+            params![signed(JUMPS)],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(oldest) = oldest {
+        change.execute("DELETE FROM jumps WHERE above <= ?1", params![oldest])?;
+        change.execute("UPDATE meta SET floor = max(floor, ?1)", params![oldest])?;
+    }
+    change.execute("UPDATE meta SET seq = ?1", params![signed(to)])?;
+    change.commit()?;
+    Ok(to)
 }
 
 /// Renames the damaged database and removes its companions, which belong to nothing now.

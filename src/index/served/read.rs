@@ -156,6 +156,16 @@ fn head(db: &Connection) -> rusqlite::Result<(Cursor, u64)> {
     })
 }
 
+/// Whether a number was never given out by the index as it is: it is from a life that was lost.
+fn was_jumped(db: &Connection, seq: u64) -> rusqlite::Result<bool> {
+    let mut ask =
+        db.prepare_cached("SELECT above FROM jumps WHERE below < ?1 ORDER BY below DESC LIMIT 1")?;
+    let above: Option<i64> = ask
+        .query_row(params![signed(seq)], |row| row.get(0))
+        .optional()?;
+    Ok(above.is_some_and(|above| seq < above.cast_unsigned()))
+}
+
 pub fn list(db: &Connection, mut each: impl FnMut(RelPath, Row) -> bool) -> Result<Option<Cursor>> {
     let moment = db.unchecked_transaction().map_err(said)?;
     let (cursor, _) = head(&moment).map_err(said)?;
@@ -178,7 +188,10 @@ pub fn changes(
 ) -> Result<Option<Cursor>> {
     let moment = db.unchecked_transaction().map_err(said)?;
     let (cursor, floor) = head(&moment).map_err(said)?;
-    if since.epoch != cursor.epoch || since.seq < floor || since.seq > cursor.seq {
+    let is_known = since.epoch == cursor.epoch
+        && (floor..=cursor.seq).contains(&since.seq)
+        && !was_jumped(&moment, since.seq).map_err(said)?;
+    if !is_known {
         let why = "changes since then are not known; take the whole index";
         return Err(Error::new(Kind::Stale, why));
     }
