@@ -431,17 +431,24 @@ fn limits(config: &MountConfig) -> Limits {
     }
 }
 
-/// A remote that goes or comes changes what names can be seen (promise P6).
+/// A remote that goes or comes changes what names can be seen (promise P6), and one whose listing is
+/// cut short, which names are known not to be there.
 async fn watch_presence(overlay: Arc<Overlay>, events: SyncSender<Event>, stop: CancellationToken) {
+    let look = |remote: &Remote| (remote.is_away(), remote.is_cut_short());
     let mut watched: Vec<_> = overlay
         .remotes
         .iter()
-        .map(|r| (r.clone(), r.presence(), r.is_away()))
+        .map(|r| (r.clone(), r.presence(), r.whole(), look(r)))
         .collect();
     loop {
-        let changes = watched
-            .iter_mut()
-            .map(|(_, presence, _)| Box::pin(presence.changed()));
+        let changes = watched.iter_mut().map(|(_, presence, whole, _)| {
+            Box::pin(async {
+                tokio::select! {
+                    _ = presence.changed() => {}
+                    _ = whole.changed() => {}
+                }
+            })
+        });
         let changes: Vec<_> = changes.collect();
         if changes.is_empty() {
             return stop.cancelled().await;
@@ -451,10 +458,12 @@ async fn watch_presence(overlay: Arc<Overlay>, events: SyncSender<Event>, stop: 
             _ = futures_util::future::select_all(changes) => {}
         }
         let mut turned = false;
-        for (remote, presence, was_away) in &mut watched {
+        for (remote, presence, whole, before) in &mut watched {
             presence.mark_unchanged();
-            turned |= remote.is_away() != *was_away;
-            *was_away = remote.is_away();
+            whole.mark_unchanged();
+            let now = look(remote);
+            turned |= now != *before;
+            *before = now;
         }
         if turned {
             while let Err(TrySendError::Full(_)) = events.try_send(Event::Everything) {

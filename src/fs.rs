@@ -76,12 +76,16 @@ impl Filesystem for Edge {
             Ok(name) => name,
             Err(error) => return reply.error(errno(&error)),
         };
-        let (owner, lasts) = (self.owner, self.lasts());
-        match self.overlay.lookup(id(parent), &name) {
-            Answer::Now(found) => reply_found(reply, found, owner, lasts),
+        let (owner, lasts, parent) = (self.owner, self.lasts(), id(parent));
+        match self.overlay.lookup(parent, &name) {
+            Answer::Now(found) => reply_found(reply, found, owner, lasts.until(lasts, parent)),
             Answer::Later(pending) => {
-                self.runtime
-                    .spawn(async move { reply_found(reply, pending.await, owner, lasts) });
+                let overlay = self.overlay.clone();
+                self.runtime.spawn(async move {
+                    let found = pending.await;
+                    let lasts = lasts.until(reply::lasts(&overlay), parent);
+                    reply_found(reply, found, owner, lasts);
+                });
             }
         }
     }

@@ -142,6 +142,11 @@ impl Remote {
         self.cut_short.borrow().clone()
     }
 
+    /// The same, now and as it changes.
+    pub fn whole(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.cut_short.subscribe()
+    }
+
     /// Whether it names more than was taken in: what is not known of it can only be asked for.
     pub fn is_cut_short(&self) -> bool {
         self.cut_short.borrow().is_some()

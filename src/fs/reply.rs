@@ -15,8 +15,8 @@ use super::errno::errno;
 use super::passthrough::{Backings, Mode};
 use super::{Edge, GENERATION, TTL};
 use crate::error::{Error, Kind, Result};
-use crate::index::NodeId;
-use crate::overlay::{Answer, Attr, Caller, Opened};
+use crate::index::{NodeId, ROOT};
+use crate::overlay::{Answer, Attr, Caller, Opened, Overlay};
 use crate::path::Name;
 
 /// A name for looking up: one that cannot exist is merely not there.
@@ -56,10 +56,7 @@ impl Edge {
     }
 
     pub(super) fn lasts(&self) -> Lasts {
-        Lasts {
-            present: self.overlay.presence_lasts().unwrap_or(TTL),
-            absent: self.overlay.absence_lasts().unwrap_or(TTL),
-        }
+        lasts(&self.overlay)
     }
 
     pub(super) fn reply_entry(&self, reply: ReplyEntry, made: Result<Attr>) {
@@ -145,11 +142,37 @@ impl Light {
     }
 }
 
+/// Longest that the kernel remembers that a name is not at the top. When all names are to be asked
+/// for anew, what it knows beneath a directory goes with that; what is not at the top has no name to
+/// go by, and goes by itself.
+const AT_THE_TOP: Duration = Duration::from_secs(1);
+
 /// How long the kernel may remember what it was told of a name.
 #[derive(Clone, Copy)]
 pub(super) struct Lasts {
     pub(super) present: Duration,
     absent: Duration,
+}
+
+pub(super) fn lasts(overlay: &Overlay) -> Lasts {
+    Lasts {
+        present: overlay.presence_lasts().unwrap_or(TTL),
+        absent: overlay.absence_lasts().unwrap_or(TTL),
+    }
+}
+
+impl Lasts {
+    /// The same for a name in `parent`, if it still holds by `now`.
+    pub(super) fn until(self, now: Lasts, parent: NodeId) -> Lasts {
+        let absent = self.absent.min(now.absent);
+        Lasts {
+            present: self.present.min(now.present),
+            absent: match parent {
+                ROOT => absent.min(AT_THE_TOP),
+                _ => absent,
+            },
+        }
+    }
 }
 
 /// The answer to a lookup; that a name is not there is an answer, too, with no inode in it.

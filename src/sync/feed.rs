@@ -53,6 +53,8 @@ pub struct Feed {
     last: Option<Instant>,
     quiet: u32,
     broken: u32,
+    /// Until when one that was cut short is not asked again for all that it names.
+    cut_until: Option<Instant>,
     /// Whether the remote was asked in this life what it can do.
     is_connected: bool,
     /// Whether a bucket is to be asked for names that its listing lacks.
@@ -97,6 +99,7 @@ impl Feed {
             last: None,
             quiet: 0,
             broken: 0,
+            cut_until: None,
             is_connected: false,
             asks_on_miss: false,
             bound: Bound::default(),
@@ -156,7 +159,7 @@ impl Feed {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
                 // The next listing may be far away; whether the remote is there is looked at now.
-                () = self.remote.suspected(), if self.remote.pages().is_some() => doubted = true,
+                () = self.remote.suspected(), if self.is_listed_rarely() => doubted = true,
                 asked = self.asked.recv() => waiting.extend(asked),
             }
             while let Ok(asked) = self.asked.try_recv() {
@@ -208,18 +211,33 @@ impl Feed {
         self.remote.went_away(error);
     }
 
+    fn is_listed_rarely(&self) -> bool {
+        self.remote.pages().is_some() || self.remote.is_cut_short()
+    }
+
     /// Whether the round ended because the remote names too much.
     fn is_cut(&self, error: &Error) -> bool {
         error.kind() == Kind::NoSpace && self.remote.is_cut_short()
     }
 
-    fn retry_wait(&self, failures: u32, error: &Error) -> Duration {
+    fn retry_wait(&mut self, failures: u32, error: &Error) -> Duration {
         let (first, longest) = match self.is_cut(error) {
             true => (FIRST_CUT, LONGEST_CUT),
             false => (FIRST_RETRY, LONGEST_RETRY),
         };
         let ceiling = first.saturating_mul(1 << failures.min(10)).min(longest);
-        ceiling.mul_f64(0.5 + self.chance.fraction() / 2.0)
+        let wait = ceiling.mul_f64(0.5 + self.chance.fraction() / 2.0);
+        if self.is_cut(error) {
+            self.cut_until = Some(Instant::now() + wait);
+        }
+        wait
+    }
+
+    /// How long a remote that was cut short is let be, whether it went away and came back or not.
+    fn cut_rest(&self) -> Option<Duration> {
+        let until = self.cut_until.filter(|_| self.remote.is_cut_short())?;
+        let rest = until.saturating_duration_since(Instant::now());
+        (!rest.is_zero()).then_some(rest)
     }
 
     /// Brings the facts up to date once. Returns how long nothing needs to be asked.
@@ -230,6 +248,9 @@ impl Feed {
         let capabilities = self.connect().await?;
         if !capabilities.listing {
             return self.look_for_listing().await;
+        }
+        if let Some(rest) = self.cut_rest().filter(|_| !hurry) {
+            return Ok(rest);
         }
         let row = self.facts()?;
         let cursor = match row.cursor {

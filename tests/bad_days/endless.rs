@@ -152,3 +152,89 @@ fn p10_changes_without_end_are_cut_short_and_deletions_mend_it() {
         fs::read(mount.path("f099.bin")).is_ok_and(|found| found == b"another")
     });
 }
+
+/// The kernel may remember for ever that a name is not there, as long as all names are known.
+#[test]
+fn p10_names_that_were_absent_before_a_listing_was_cut_short_are_found_after() {
+    let lab = Lab::new();
+    put(&lab.path("srv/d/f000.bin"), b"known");
+    let server = lab.serve("srv", &["--sweep", "1s"]);
+    let mount = lab.mount("mnt", &["--remote", &server.url, "--max-listed", "30"]);
+    mount.sync();
+    let late = ["zz.bin", "d/zz.bin"];
+    for name in late {
+        assert_eq!(errno(fs::metadata(mount.path(name))), libc::ENOENT);
+    }
+    for n in 0..60 {
+        put(&lab.path(format!("srv/a/f{n:03}.bin")), &bytes(n, 500));
+    }
+    eventually("it is cut short", || cut_short(&mount).is_some());
+    for name in late {
+        put(&server.root.join(name), name.as_bytes());
+    }
+    for name in late {
+        eventually("it is found by who asks for it", || {
+            fs::read(mount.path(name)).is_ok_and(|found| found == name.as_bytes())
+        });
+    }
+    // Away, nothing is known to be there; back, all is asked for again.
+    let port = server.port();
+    server.kill();
+    eventually("who asks finds that it is away", || {
+        errno(fs::metadata(mount.path("asked.bin"))) == libc::ENOENT && state(&mount) == "away"
+    });
+    let later = ["yy.bin", "d/yy.bin"];
+    for name in later {
+        assert_eq!(errno(fs::metadata(mount.path(name))), libc::ENOENT);
+    }
+    for name in later {
+        put(&lab.path("srv").join(name), name.as_bytes());
+    }
+    let _server = lab.serve_at("srv", &port, &["--sweep", "1s"]);
+    for name in later {
+        eventually("it is found when the server is back", || {
+            fs::read(mount.path(name)).is_ok_and(|found| found == name.as_bytes())
+        });
+    }
+}
+
+/// What was left out of a first listing is not known to be absent, by the next mount either.
+#[test]
+fn p2_a_listing_that_was_cut_short_is_not_whole_after_a_remount() {
+    let lab = Lab::new();
+    let liar = Liar::new();
+    let content = bytes(1, 3000);
+    liar.lists_for_ever(&content);
+    let (named, left_out) = ("f0000000007.bin", "zz.bin");
+    for name in [named, left_out] {
+        liar.says(name, honest("v1", &content));
+    }
+    let args = ["--remote", &liar.url, "--max-listed", "500"];
+    let mount = lab.mount("mnt", &args);
+    eventually("it is cut short", || cut_short(&mount).is_some());
+    assert_eq!(fs::read(mount.path(named)).unwrap(), content);
+    eventually("it is kept", || mount.status()["held"]["files"] == 1);
+    mount.unmount();
+    for _ in 0..2 {
+        let mount = lab.mount("mnt", &args);
+        // At once: before the remote was asked for anything.
+        assert_eq!(fs::read(mount.path(left_out)).unwrap(), content);
+        let absent = errno(fs::metadata(mount.path("nowhere.bin")));
+        assert_eq!(absent, libc::ENOENT);
+        assert!(fs::read_dir(&mount.at).unwrap().count() > 500);
+        eventually("it is cut short again", || cut_short(&mount).is_some());
+        assert_eq!(mount.status()["remotes"][0]["listed"], false);
+        assert_eq!(fs::read(mount.path(named)).unwrap(), content);
+        assert_eq!(
+            (state(&mount).as_str(), files(&mount) > 499),
+            ("online", true)
+        );
+        mount.unmount();
+    }
+    // Nor does anything count as deleted that it had named, when it comes to an end.
+    liar.lists(line(named, "v1", &content) + &line(left_out, "v1", &content));
+    let mount = lab.mount("mnt", &args);
+    mount.sync();
+    assert_eq!((cut_short(&mount), files(&mount)), (None, 2));
+    assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 2);
+}
