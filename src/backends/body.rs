@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
@@ -17,6 +17,10 @@ use super::pulse::Pulse;
 use super::{ByteStream, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::ByteRange;
+
+/// What has to come of a body within the longest time between two pieces of it: a server that gives
+/// a byte now and then would hold its readers for hours.
+const LEAST: usize = 1024;
 
 /// How much is read at a time.
 pub const CHUNK: usize = 256 * 1024;
@@ -82,36 +86,70 @@ pub(super) async fn off_thread<T: Send + 'static>(
         .unwrap_or_else(|_| Err(Error::new(Kind::Cancelled, "the work was stopped")))
 }
 
-/// Passes on exactly `length` bytes, each chunk within `stall`; anything else ends the
-/// stream with an error: `Corrupt` for too few or too many, `TimedOut`, or what `inner` said.
+/// Passes on exactly `length` bytes, each chunk within `stall`, and [`LEAST`] bytes within as long
+/// at least; anything else ends the stream with an error: `Corrupt` for too few or too many,
+/// `TimedOut`, or what `inner` said.
 pub(super) fn exactly(
     inner: impl Stream<Item = Result<Bytes>> + Send + 'static,
     length: u64,
     stall: Duration,
 ) -> ByteStream {
-    let state = Some((Box::pin(inner), length));
+    let trickle = Trickle {
+        waited: Duration::ZERO,
+        came: 0,
+    };
+    let state = Some((Box::pin(inner), length, trickle));
     Box::pin(stream::unfold(state, move |state| async move {
-        let (mut inner, left) = state?;
-        match next_within(&mut inner, left, stall).await {
+        let (mut inner, left, mut trickle) = state?;
+        match next_within(&mut inner, left, stall, &mut trickle).await {
             Ok(None) => None,
             Ok(Some(bytes)) => {
                 let left = left - bytes.len() as u64;
-                Some((Ok(bytes), Some((inner, left))))
+                Some((Ok(bytes), Some((inner, left, trickle))))
             }
             Err(error) => Some((Err(error), None)),
         }
     }))
 }
 
+/// What came lately of a body, and how long it was waited for: not how long its taker took.
+struct Trickle {
+    waited: Duration,
+    came: usize,
+}
+
+impl Trickle {
+    fn took(&mut self, waited: Duration, came: usize, stall: Duration) -> Result<()> {
+        self.waited += waited;
+        self.came += came;
+        if self.came >= LEAST {
+            (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+        if self.waited <= stall {
+            return Ok(());
+        }
+        let (bytes, seconds) = (self.came, self.waited.as_secs_f32());
+        let why = format!("only {bytes} bytes came within {seconds:.0} s");
+        Err(Error::new(Kind::TimedOut, why))
+    }
+}
+
 async fn next_within(
     inner: &mut (impl Stream<Item = Result<Bytes>> + Unpin),
     left: u64,
     stall: Duration,
+    trickle: &mut Trickle,
 ) -> Result<Option<Bytes>> {
+    let begun = Instant::now();
     let Ok(next) = timeout(stall, inner.next()).await else {
         let why = format!("no byte came for {} s", stall.as_secs_f32());
         return Err(Error::new(Kind::TimedOut, why));
     };
+    if let Some(Ok(bytes)) = &next
+        && (bytes.len() as u64) < left
+    {
+        trickle.took(begun.elapsed(), bytes.len(), stall)?;
+    }
     match next.transpose()? {
         None if left > 0 => {
             let why = format!("the body ended {left} bytes early");
@@ -170,6 +208,23 @@ mod tests {
     async fn p6_a_body_that_stalls_ends() {
         let stalled = exactly(stream::pending(), 3, Duration::from_millis(20));
         assert_eq!(all(stalled).await, (0, Some(Kind::TimedOut)));
+    }
+
+    #[tokio::test]
+    async fn p6_a_body_that_trickles_ends_and_a_slow_one_does_not() {
+        let trickling = |piece: &'static [u8], pieces: usize| {
+            let pieces = stream::iter(0..pieces).then(move |_| async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Ok(Bytes::from_static(piece))
+            });
+            let stall = Duration::from_millis(200);
+            exactly(pieces, 1 << 20, stall)
+        };
+        let (came, why) = all(trickling(b"x", 1 << 20)).await;
+        assert!(came < 40 && why == Some(Kind::TimedOut), "{came} {why:?}");
+        // As long as its pieces come, and something with them, it takes as long as it takes.
+        let (came, why) = all(trickling(&[7; 4096], 64)).await;
+        assert_eq!((came, why), (64 * 4096, Some(Kind::Corrupt)));
     }
 
     #[tokio::test]

@@ -19,6 +19,8 @@ use crate::object::{ByteRange, Meta, Sha256};
 
 /// How often a broken stream is taken up again before the flight fails.
 const ATTEMPTS: u32 = 4;
+/// How often it is if it ran into its deadline: somebody waits meanwhile.
+const LATE: u32 = 2;
 /// How often a file that came whole and wrong is fetched anew.
 pub(super) const WRONG: u32 = 2;
 /// Partial downloads are made to survive a restart every so many bytes.
@@ -79,6 +81,7 @@ impl Downloads {
         let mut failed = Error::new(Kind::Offline, "every remote that has the file is away");
         // Flights last: who was there when it began may be away by now.
         let is_flying = !matches!(flight.stage(), Stage::Asking);
+        let mut late = 0;
         for attempt in 0..ATTEMPTS {
             let mut asked = false;
             for (remote, mut replica) in sources.all() {
@@ -114,7 +117,8 @@ impl Downloads {
                     },
                 }
             }
-            if !asked || !failed.kind().is_transient() {
+            late += u32::from(failed.kind() == Kind::TimedOut);
+            if !asked || late == LATE || !failed.kind().is_transient() {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(50 << attempt)).await;
