@@ -15,6 +15,8 @@ use crate::path::RelPath;
 
 pub mod times;
 
+/// Where the files are. Answers about one say in `Content-Location` which it is.
+pub const FILES: &str = "/v1/files/";
 /// Request and response header: the writer's modification time in nanoseconds since 1970.
 pub const MTIME_HEADER: &str = "x-mtime-ns";
 /// Response header: the epoch and the number of the change that made this version, `EPOCH:SEQ`.

@@ -89,7 +89,7 @@ impl Http {
 
     async fn head_now(&self, key: &RelPath) -> Result<Option<Meta>> {
         let request = self.file(Method::HEAD, key);
-        let response = ask(request, self.times.answer).await?;
+        let response = answer::of(key, ask(request, self.times.answer).await?)?;
         match response.status() {
             StatusCode::OK => answer::meta(response.headers()).map(Some),
             _ => match answer::refused(response, self.times.stall).await {
@@ -116,7 +116,7 @@ impl Http {
         if let Some(version) = version {
             request = request.header(header::IF_MATCH, version.to_etag());
         }
-        let response = ask(request, self.times.answer).await?;
+        let response = answer::of(key, ask(request, self.times.answer).await?)?;
         let (meta, sent) = match (response.status(), range) {
             (StatusCode::OK, range) => answer::whole(response.headers(), range)?,
             (StatusCode::PARTIAL_CONTENT, Some(range)) => answer::part(response.headers(), range)?,
@@ -155,6 +155,7 @@ impl Http {
         let response = alive(&pulse, patience, request.send())
             .await?
             .map_err(lost)?;
+        let response = answer::of(key, response)?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED => answer::stored(response.headers(), &upload),
             StatusCode::PRECONDITION_FAILED => Err(verdict::conflict()),
@@ -167,7 +168,7 @@ impl Http {
         if let Some(version) = version {
             request = request.header(header::IF_MATCH, version.to_etag());
         }
-        let response = ask(request, self.times.publish).await?;
+        let response = answer::of(key, ask(request, self.times.publish).await?)?;
         match response.status() {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
             // Also what HTTP says of a version of something that is not there.

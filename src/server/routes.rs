@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Query, Request, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
@@ -17,6 +17,7 @@ use tower_http::compression::CompressionLayer;
 use crate::error::{Error, Kind};
 use crate::metrics::Counter;
 use crate::path::RelPath;
+use crate::wire::FILES;
 
 use super::App;
 use super::access::Need;
@@ -179,16 +180,22 @@ async fn file((State(app), Extension(peer)): Asked, request: Request) -> Answer 
             return Err(problem);
         }
     };
-    match parts.method {
+    let about = HeaderValue::from_str(&format!("{FILES}{}", key.encode()));
+    let answer = match parts.method {
         Method::PUT => put::put(&app, key, &parts.headers, body).await,
         Method::DELETE => delete::delete(&app, key, &parts.headers).await,
         method => read::get(&app, key, &parts.headers, method == Method::HEAD).await,
+    };
+    let mut answer = answer.into_response();
+    if let Ok(about) = about {
+        answer.headers_mut().insert(header::CONTENT_LOCATION, about);
     }
+    Ok(answer)
 }
 
 /// The path as it stands in the URL: bytes, which need not be UTF-8.
 fn key_of(uri: &Uri) -> Result<RelPath, Error> {
-    let text = uri.path().strip_prefix("/v1/files/").unwrap_or_default();
+    let text = uri.path().strip_prefix(FILES).unwrap_or_default();
     let key = RelPath::decode(text)?;
     if key.is_root() {
         return Err(Error::new(Kind::Invalid, "the path is empty"));

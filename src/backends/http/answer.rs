@@ -16,6 +16,7 @@ use crate::backends::verdict::{missing, stale};
 use crate::backends::{Capabilities, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Meta, Revision, Version};
+use crate::path::RelPath;
 use crate::wire::{self, Info, Problem};
 
 /// Longest error body that is read.
@@ -40,6 +41,24 @@ fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Result<T> {
     let text = text(headers, name)?;
     text.parse()
         .map_err(|_| corrupt(format!("the answer's {name} is not a number")))
+}
+
+/// An answer about `key`, as far as it says what it is about. On a connection on which somebody
+/// between here and the server repeats an answer, each that follows is that of another request;
+/// and files of one length and time have one tag.
+pub(super) fn of(key: &RelPath, response: Response) -> Result<Response> {
+    let Some(about) = response.headers().get(header::CONTENT_LOCATION) else {
+        return Ok(response);
+    };
+    let about = about.as_bytes();
+    let below = wire::FILES.as_bytes();
+    let at = about.windows(below.len()).position(|part| part == below);
+    let about = at.map_or(about, |at| &about[at + below.len()..]);
+    let about: Vec<u8> = percent_encoding::percent_decode(about).collect();
+    match about == key.as_bytes() {
+        true => Ok(response),
+        false => Err(corrupt("the answer is that of another request")),
+    }
 }
 
 /// The facts about an object whose whole length is `size`.
