@@ -15,8 +15,12 @@ mod proxy;
 mod ahead;
 #[path = "network/away.rs"]
 mod away;
+#[path = "network/crooked.rs"]
+mod crooked;
 #[path = "network/deletes.rs"]
 mod deletes;
+#[path = "network/faults.rs"]
+mod faults;
 #[path = "network/fresh.rs"]
 mod fresh;
 #[path = "network/order.rs"]

@@ -12,7 +12,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -126,23 +125,6 @@ fn worker() {
     println!("did {n}");
 }
 
-/// Requests that the kernel waits for at the mount, as its control file system counts them.
-fn waiting(lab: &Lab, at: &Path) -> u64 {
-    let control = lab.dir("control");
-    let is_mounted = |program: &str, options: &[&str]| {
-        let status = Command::new(program).args(options).arg(&control).status();
-        status.is_ok_and(|status| status.success())
-    };
-    assert!(
-        is_mounted("mount", &["-t", "fusectl", "none"]),
-        "this test needs to mount the control file system of FUSE"
-    );
-    let minor = fs::symlink_metadata(at).unwrap().dev() & 0xff;
-    let text = fs::read_to_string(control.join(format!("{minor}/waiting")));
-    is_mounted("umount", &[]);
-    text.unwrap().trim().parse().unwrap()
-}
-
 #[test]
 fn p6_many_processes_at_once_hang_nobody_and_read_no_wrong_byte() {
     let lab = Lab::new();
@@ -189,9 +171,7 @@ fn p6_many_processes_at_once_hang_nobody_and_read_no_wrong_byte() {
     for n in 0..SHARED {
         check(&mount.path(format!("shared/f{n:02}")));
     }
-    eventually("nothing waits in the kernel", || {
-        waiting(&lab, &mount.at) == 0
-    });
+    mount.nothing_waits();
     mount.flush();
     let at = mount.unmount();
     // What went up is what was last put there, and what is left here is the same.

@@ -140,6 +140,7 @@ fn all_lies(len: usize) {
             "{what}: it stays listed"
         );
     }
+    mount.nothing_waits();
     let asked = liar.gets();
     assert!(asked < 40 * lies.len() as u64, "tries have an end: {asked}");
     for n in 0..lies.len() {

@@ -71,6 +71,7 @@ fn p10_a_listing_without_end_is_cut_short_and_what_it_named_stays_usable() {
     );
     // Again and again it broke off, and nothing went for it.
     assert_eq!(fs::read(mount.path(names[2])).unwrap(), content);
+    mount.nothing_waits();
     let log = fs::read_to_string(store.join(".larder/larder.log")).unwrap();
     let told: Vec<&str> = log
         .lines()

@@ -69,6 +69,7 @@ fn works(mount: &Mount<'_>, server: &Server) {
         is_there(&server.root.join("works.bin"), &content)
     });
     assert!(is_there(&mount.path("old.bin"), &bytes(1, 100_000)));
+    mount.nothing_waits();
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn p6_a_server_that_accepts_and_never_answers_hangs_nobody() {
         begun.elapsed()
     );
     assert!(shown(&mount).contains("away for"), "{}", shown(&mount));
+    mount.nothing_waits();
     fs::write(mount.path("new.bin"), b"new").unwrap();
     let begun = Instant::now();
     let at = mount.unmount();

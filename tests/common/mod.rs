@@ -13,6 +13,7 @@ pub mod many;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -331,6 +332,28 @@ impl Mount<'_> {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// Requests that the kernel waits for, as its control file system counts them.
+    pub fn waiting(&self) -> u64 {
+        let control = self.lab.dir("control");
+        let done = |program: &str, options: &[&str]| {
+            let status = Command::new(program).args(options).arg(&control).status();
+            status.is_ok_and(|status| status.success())
+        };
+        assert!(
+            done("mount", &["-t", "fusectl", "none"]),
+            "this test needs to mount the control file system of FUSE"
+        );
+        let minor = libc::minor(fs::symlink_metadata(&self.at).unwrap().dev());
+        let text = fs::read_to_string(control.join(format!("{minor}/waiting")));
+        done("umount", &[]);
+        text.unwrap().trim().parse().unwrap()
+    }
+
+    /// The end of a fault: nothing that was asked of the mount is still waited for.
+    pub fn nothing_waits(&self) {
+        eventually("nothing waits in the kernel", || self.waiting() == 0);
     }
 
     /// Unmounts as a user would, and waits for it.
