@@ -11,6 +11,8 @@ mod common;
 
 #[path = "bad_days/disk.rs"]
 mod disk;
+#[path = "bad_days/dying.rs"]
+mod dying;
 #[path = "bad_days/full.rs"]
 mod full;
 #[path = "bad_days/keys.rs"]

@@ -36,14 +36,18 @@ impl Overlay {
         if (empty || !by_opener) && closer.leaves_it_open(opener) {
             return Ok(());
         }
-        let _paths = self.commit.paths_stay();
-        let _node = self.commit.hold(handle.node.id);
-        let mut state = handle.node.lock();
-        self.record(handle.node.id, &mut state)?;
-        if !handle.closed.swap(true, Ordering::SeqCst) {
-            state.closed_writers += 1;
-        }
-        Ok(())
+        let synced = {
+            let _paths = self.commit.paths_stay();
+            let _node = self.commit.hold(handle.node.id);
+            let mut state = handle.node.lock();
+            self.record(handle.node.id, &mut state)?;
+            if !handle.closed.swap(true, Ordering::SeqCst) {
+                state.closed_writers += 1;
+            }
+            state.session.as_ref().is_some_and(|session| session.synced)
+        };
+        // Bytes that survive a power cut would be an unfinished file's without it.
+        if synced { self.index.sync() } else { Ok(()) }
     }
 
     /// Makes what was written so far a local write.

@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub recorded: Option<Seen>,
     /// A `close()` returned for a staged file.
     pub closed: bool,
+    /// Somebody asked for what was written to survive a power cut: so must the row of the next `close()`.
+    pub synced: bool,
     /// That the file is changed in place is on record.
     pub noted: bool,
     /// A writer was killed by a signal.
@@ -67,6 +69,7 @@ impl Session {
             staged,
             recorded,
             closed: false,
+            synced: false,
             noted: false,
             killed: false,
             failed: Failed::default(),

@@ -311,7 +311,13 @@ impl Overlay {
     /// Makes what was written so far survive a power cut.
     pub fn sync_file(&self, fh: u64, data_only: bool) -> Result<()> {
         let handle = self.opens.handle(fh)?;
-        let file = handle.node.lock().body.whole();
+        let file = {
+            let mut state = handle.node.lock();
+            if let Some(session) = &mut state.session {
+                session.synced = true;
+            }
+            state.body.whole()
+        };
         let Some(file) = file else { return Ok(()) };
         if data_only {
             file.sync_data()?;

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::Lab;
+use crate::common::{Lab, eventually};
 
 /// Something mounted for a test; taken away with it.
 pub struct Disk {
@@ -27,6 +28,41 @@ impl Disk {
     pub fn new(lab: &Lab, name: &str, size: &str) -> Disk {
         let options = format!("size={size},mode=755");
         mounted(&lab.path(name), &["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
+    /// An empty disk with room for so many files.
+    pub fn with_inodes(lab: &Lab, name: &str, inodes: u32) -> Disk {
+        let options = format!("size=64m,nr_inodes={inodes},mode=755");
+        mounted(&lab.path(name), &["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
+    /// A disk of its own, in the file `name` of the laboratory, which can die.
+    pub fn mortal(lab: &Lab, name: &str) -> Disk {
+        let image = lab.path(format!("{name}.img"));
+        if !image.exists() {
+            File::create(&image).unwrap().set_len(64 << 20).unwrap();
+            let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status();
+            assert!(made.unwrap().success());
+        }
+        mounted(&lab.path(name), &["-o", "loop", image.to_str().unwrap()])
+    }
+
+    /// From now on every access is an error; what was not on the disk yet is lost.
+    pub fn die(&self) {
+        const SHUTDOWN: libc::Ioctl = 0x8004_587d;
+        let without_log = 2_u32;
+        let dir = File::open(&self.at).unwrap();
+        // SAFETY: the call reads one number.
+        let done = unsafe { libc::ioctl(dir.as_raw_fd(), SHUTDOWN, &raw const without_log) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Takes it away for good: nobody has anything of it open any more.
+    pub fn leave(self) {
+        eventually("nobody is on the disk", || {
+            let gone = Command::new("umount").arg(&self.at).output();
+            gone.is_ok_and(|output| output.status.success())
+        });
     }
 
     /// Another view of `dir`.

@@ -13,7 +13,6 @@ pub mod many;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -345,7 +344,12 @@ impl Mount<'_> {
             done("mount", &["-t", "fusectl", "none"]),
             "this test needs to mount the control file system of FUSE"
         );
-        let minor = libc::minor(fs::symlink_metadata(&self.at).unwrap().dev());
+        // Not asked of the mount itself: it may have nothing to say.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let ours = |line: &&str| line.split(' ').nth(4) == self.at.to_str();
+        let line = mounts.lines().rfind(ours).unwrap();
+        let device = line.split(' ').nth(2).unwrap();
+        let minor = device.split(':').nth(1).unwrap();
         let text = fs::read_to_string(control.join(format!("{minor}/waiting")));
         done("umount", &[]);
         text.unwrap().trim().parse().unwrap()
