@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::common::many::setting;
 use crate::common::{Lab, Mount, bytes, eventually, put};
 use crate::disk::Disk;
 use crate::liar::{Liar, honest, line};
@@ -238,4 +239,41 @@ fn p2_a_listing_that_was_cut_short_is_not_whole_after_a_remount() {
     mount.sync();
     assert_eq!((cut_short(&mount), files(&mount)), (None, 2));
     assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 2);
+}
+
+/// The most memory that the daemon took while a directory with so many names was listed and shown.
+fn memory_kb_for(names: u64) -> u64 {
+    let lab = Lab::new();
+    let liar = Liar::new();
+    liar.lists_for_ever(b"x");
+    let most = names.to_string();
+    let mount = lab.mount("mnt", &["--remote", &liar.url, "--max-listed", &most]);
+    let until = Instant::now() + Duration::from_secs(600);
+    while cut_short(&mount).is_none() {
+        assert!(Instant::now() < until, "{}", shown(&mount));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut find = std::process::Command::new("find");
+    let output = find
+        .arg(&mount.at)
+        .args(["-type", "f", "-printf", "x"])
+        .output();
+    assert_eq!(output.unwrap().stdout.len() as u64, names);
+    mount.nothing_waits();
+    let text = fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let memory = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    println!("{names} names: {memory} KiB");
+    memory
+}
+
+/// `LARDER_MANY_NAMES` asks for more: a million takes minutes.
+#[test]
+fn p9_memory_does_not_grow_with_the_names_of_a_directory() {
+    let many = setting("LARDER_MANY_NAMES", 150_000) as u64;
+    let (few, all) = (memory_kb_for(10_000), memory_kb_for(many));
+    assert!(
+        all < few + (40 << 10),
+        "{few} KiB, and {all} KiB for {many} names"
+    );
 }

@@ -81,3 +81,73 @@ fn p1_rot_in_a_big_object_is_not_kept() {
     assert!(!at.join("rot.bin").exists());
     assert!(fs::read(at.join("right.bin")).unwrap() == bytes);
 }
+
+/// What `find` shows below the mount.
+fn found(mount: &Mount<'_>) -> Vec<String> {
+    let mut find = std::process::Command::new("find");
+    let output = find
+        .arg(".")
+        .args(["-mindepth", "1", "-type", "f", "-print0"]);
+    let output = output.current_dir(&mount.at).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut all: Vec<_> = text.split_terminator('\0').map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn p10_keys_that_are_no_names_leave_the_others_as_they_are() {
+    let (lab, store) = (Lab::new(), S3Server::start(Habits::default()));
+    let long = "x".repeat(256);
+    let bad = [
+        "../up",
+        "a/../../up",
+        "..",
+        ".",
+        "./c",
+        "a//b",
+        "/etc/passwd",
+        ".larder/index.db",
+        "d/.larder/x",
+        "full/",
+        &long,
+    ];
+    let good = [
+        "good",
+        "d/in",
+        "new\nline",
+        "con\u{1b}[31mtrol",
+        "back\\slash",
+        "\u{fc}",
+        "...",
+        " ",
+        "~",
+        "-rf",
+        "a b",
+        "%2e%2e",
+        "twice",
+    ];
+    for key in bad.iter().chain(&good) {
+        store.place(&format!("p/{key}"), (*key).to_owned());
+    }
+    store.place("p/twice/in", "x");
+    let mounted = mount(&lab, &store);
+    mounted.sync();
+    let mut expected: Vec<_> = good.map(|name| format!("./{name}")).into();
+    expected.sort();
+    assert_eq!(found(&mounted), expected);
+    for name in good {
+        assert_eq!(
+            fs::read(mounted.path(name)).unwrap(),
+            name.as_bytes(),
+            "{name:?}"
+        );
+    }
+    assert!(mounted.status()["remotes"][0]["refused_names"].as_u64() >= Some(8));
+    assert!(!words(&mounted).contains('\u{1b}'));
+    mounted.nothing_waits();
+    let at = mounted.unmount();
+    assert!(!lab.path("up").exists());
+    assert_eq!(fs::read_dir(at).unwrap().count(), good.len() + 1);
+}

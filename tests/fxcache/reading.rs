@@ -241,3 +241,56 @@ fn what_is_no_such_server_is_said_in_one_line() {
     page.kill().unwrap();
     page.wait().unwrap();
 }
+
+/// Its index file is a database that anybody may have written to.
+#[test]
+fn p10_rows_that_are_no_names_leave_the_others_as_they_are() {
+    let lab = Lab::new();
+    let good = ["TB/a.pkl", "TB/ b.pkl", "TB/\u{fc}.pkl"];
+    for name in good {
+        put(&lab.path("original").join(name), name.as_bytes());
+    }
+    let made = Original::start(&lab, &[]);
+    let root = made.root.clone();
+    made.stop();
+    let index = rusqlite::Connection::open(root.join(".fxcache_index.db")).unwrap();
+    let long = format!("TB/{}", "x".repeat(256));
+    let bad = [
+        "../up",
+        "TB/../../up",
+        "/etc/passwd",
+        "..",
+        "",
+        "TB//b",
+        "TB/./b",
+        ".larder/index.db",
+        "TB/.larder/x",
+        "nul\0byte",
+        &long,
+    ];
+    for name in bad {
+        let row = "INSERT OR REPLACE INTO files (path, size, mtime) VALUES (?1, 4, 1.7e9)";
+        index.execute(row, [name]).unwrap();
+    }
+    drop(index);
+    let server = Original::start(&lab, &["--no-refresh"]);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    mount.sync();
+    let mut expected = good.map(|name| name.trim_start_matches("TB/")).to_vec();
+    expected.sort_unstable();
+    assert_eq!(
+        (names(&mount, "."), names(&mount, "TB")),
+        (
+            vec!["TB".into()],
+            expected.iter().map(|n| (*n).to_owned()).collect()
+        )
+    );
+    for name in good {
+        let found = fs::read(mount.path(name));
+        assert_eq!(found.ok().as_deref(), Some(name.as_bytes()), "{name:?}");
+    }
+    mount.nothing_waits();
+    let at = mount.unmount();
+    assert!(!lab.path("up").exists());
+    assert_eq!(fs::read_dir(at.join("TB")).unwrap().count(), good.len());
+}

@@ -2,8 +2,12 @@
 //! goes on as ever meanwhile; nothing grows; and when the wire is straight again, so is all else.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -302,4 +306,96 @@ fn p9_a_storm_of_errors_is_not_answered_by_a_storm_of_requests() {
     );
     assert_eq!(mount.status()["conflicts"].as_array().unwrap().len(), 0);
     has_not_grown(&mount, &before);
+}
+
+/// Answers everybody with `answer`; counts who came.
+fn says(answer: impl Fn() -> String + Send + 'static) -> (String, std::sync::Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let came = std::sync::Arc::new(AtomicU64::new(0));
+    let count = came.clone();
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(answer().as_bytes());
+        }
+    });
+    (url, came)
+}
+
+#[test]
+fn p10_no_key_follows_a_redirect() {
+    let lab = Lab::new();
+    let key = lab.path("key");
+    put(&key, b"open sesame");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let key = key.to_str().unwrap();
+    for status in [
+        "301 Moved Permanently",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ] {
+        let (elsewhere, came) = says(|| "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into());
+        let (url, asked) = says(move || {
+            format!(
+                "HTTP/1.1 {status}\r\nlocation: {elsewhere}/v1/info\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
+        });
+        let mount = lab.mount("mnt", &["--remote", &url, "--upload", "--key-file", key]);
+        fs::write(mount.path("mine.bin"), status).unwrap();
+        eventually("it is said", || {
+            let said = mount.status()["remotes"][0]["last_error"].to_string();
+            said.contains("the server answers 30") || said.contains("the server redirects")
+        });
+        assert!(!mount.verb(&["flush", "--wait"]).status.success());
+        assert!(asked.load(Ordering::SeqCst) > 0);
+        assert_eq!(came.load(Ordering::SeqCst), 0, "{status} was followed");
+        mount.nothing_waits();
+        let at = mount.unmount();
+        assert_eq!(fs::read(at.join("mine.bin")).unwrap(), status.as_bytes());
+    }
+}
+
+/// One whose certificate nobody knows, one that speaks no TLS, and one that says nothing.
+#[test]
+fn p6_tls_that_fails_is_a_remote_that_is_away() {
+    let lab = Lab::new();
+    put(&lab.path("srv/far.bin"), b"far");
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    let (cert, secret) = (lab.path("cert.pem"), lab.path("key.pem"));
+    put(&cert, made.cert.pem().as_bytes());
+    put(&secret, made.signing_key.serialize_pem().as_bytes());
+    let (cert, secret) = (cert.to_str().unwrap(), secret.to_str().unwrap());
+    let secure = lab.serve("srv", &["--tls-cert", cert, "--tls-key", secret]);
+    let plain = lab.serve("other", &[]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("https://{}", silent.local_addr().unwrap());
+    assert!(secure.url.starts_with("https://"));
+    for url in [
+        secure.url.clone(),
+        plain.url.replace("http:", "https:"),
+        silent,
+    ] {
+        let mount = lab.mount("mnt", &["--remote", &url, "--upload"]);
+        let begun = Instant::now();
+        fs::write(mount.path("mine.bin"), &url).unwrap();
+        assert_eq!(fs::read(mount.path("mine.bin")).unwrap(), url.as_bytes());
+        assert!(fs::metadata(mount.path("far.bin")).is_err());
+        eventually("it is known to be away", || {
+            mount.status()["remotes"][0]["state"] == "away"
+        });
+        assert!(begun.elapsed() < DEADLINE);
+        let said = mount.status()["remotes"][0]["last_error"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(!said.is_empty() && said.lines().count() == 1, "{said}");
+        mount.nothing_waits();
+        let at = mount.unmount();
+        assert_eq!(fs::read(at.join("mine.bin")).unwrap(), url.as_bytes());
+    }
+    assert!(!secure.root.join("mine.bin").exists() && !plain.root.join("mine.bin").exists());
 }
