@@ -264,11 +264,30 @@ async fn p14_a_restart_asks_for_nothing_while_the_last_listing_is_young() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p8_asking_brings_what_is_there_also_from_a_remote_that_is_doubted() {
     let lab = Lab::new(None, HOUR, None).await;
-    for n in 0..40 {
+    // Its place is taken by feeds that find both waiting, the question and the doubt.
+    lab.stop.cancel();
+    let can = lab.memory.capabilities().await.unwrap();
+    lab.memory.set_capabilities(Capabilities {
+        changes: true,
+        ..can
+    });
+    for n in 0..60 {
         let name = format!("f{n}");
         lab.memory.set_object(&key(&name), b"new", n);
         lab.remote.heard(&Error::new(Kind::TimedOut, "no answer"));
-        lab.bell.ring().await.unwrap();
+        let (remote, index) = (lab.remote.clone(), lab.index.clone());
+        let pace = Pace {
+            refresh: HOUR,
+            budget: None,
+        };
+        let (feed, bell) = Feed::new(remote, index, Clock::System, pace, Arc::new(|| {}));
+        let mut ring = std::pin::pin!(bell.ring());
+        assert!(futures_util::poll!(&mut ring).is_pending());
+        let stop = CancellationToken::new();
+        let feeding = tokio::spawn(feed.run(stop.clone()));
+        ring.await.unwrap();
         assert!(lab.knows(&name), "{name}");
+        stop.cancel();
+        feeding.await.unwrap();
     }
 }
