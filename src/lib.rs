@@ -12,6 +12,7 @@ pub mod error;
 pub mod fs;
 pub mod index;
 pub mod legacy;
+mod locks;
 pub mod metrics;
 pub mod object;
 pub mod overlay;

@@ -15,8 +15,8 @@ use source::Source;
 /// except on the ground floor, which is the shared vocabulary.
 const FLOORS: &[&[&str]] = &[
     &[
-        "beneath", "clock", "config", "crash", "error", "legacy", "metrics", "object", "path",
-        "secret", "wire", "writers",
+        "beneath", "clock", "config", "crash", "error", "legacy", "locks", "metrics", "object",
+        "path", "secret", "wire", "writers",
     ],
     &["backends", "index", "store"],
     &["sync", "transfer"],

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::Settings;
 use super::fail::Failed;
+use super::locks::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use super::locks::{Mutex, MutexGuard, PoisonError};
 use crate::beneath::facts_of;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Node, NodeId, Seen};
@@ -189,6 +190,26 @@ impl Opens {
     /// A session's rows are written; the caller holds the node's state.
     pub fn session_ended(&self) {
         self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The newest of a row that was read after `mark`. While writers are at work, `show` puts in what
+    /// they have written and says so. If some ended since, the row may be the one from before they did,
+    /// and is read `again`: the kernel would keep its length.
+    pub fn newest<T>(
+        &self,
+        mark: u64,
+        mut row: T,
+        show: impl Fn(&mut T) -> bool,
+        again: impl FnOnce() -> Option<T>,
+    ) -> T {
+        if show(&mut row) || self.mark() == mark {
+            return row;
+        }
+        let Some(mut newer) = again() else {
+            return row;
+        };
+        show(&mut newer);
+        newer
     }
 
     /// The open node `id`.

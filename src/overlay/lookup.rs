@@ -173,18 +173,18 @@ impl Overlay {
         attr
     }
 
-    /// The same of a row that was read after `mark` was taken. If writers ended since, the row
-    /// may be the one from before they did, and the kernel would keep its length.
-    pub(super) fn shown_since(&self, mark: u64, mut attr: Attr) -> Attr {
-        let in_session = self.show_session(&mut attr);
-        if !in_session
-            && attr.kind == NodeKind::File
-            && self.opens.mark() != mark
-            && let Ok(Some(now)) = self.index.node(attr.id)
-        {
-            return self.shown(&now);
+    /// The same of a row that was read after `mark` was taken.
+    pub(super) fn shown_since(&self, mark: u64, attr: Attr) -> Attr {
+        if attr.kind != NodeKind::File {
+            return attr;
         }
-        attr
+        let id = attr.id;
+        let again = || {
+            let node = self.index.node(id).ok().flatten();
+            node.as_ref().map(Attr::of)
+        };
+        self.opens
+            .newest(mark, attr, |attr| self.show_session(attr), again)
     }
 
     /// Returns whether there is one.

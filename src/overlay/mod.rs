@@ -17,6 +17,8 @@ mod fail;
 pub mod handles;
 mod join;
 mod lookup;
+#[cfg(test)]
+mod orders;
 mod outage;
 pub mod read;
 mod reconcile;
@@ -43,6 +45,7 @@ use crate::clock::Clock;
 use crate::config::{Offline, Patterns};
 use crate::error::{Error, Result};
 use crate::index::{Entry, Index, Node, NodeId, NodeKind};
+use crate::locks;
 use crate::metrics::Metrics;
 use crate::path::RelPath;
 use crate::store::Store;

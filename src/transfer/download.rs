@@ -3,14 +3,14 @@
 //! How their bytes come is `fetch`'s business, and for big files, of which only what is asked
 //! for comes, `pilot`'s.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::Commit;
 use super::flight::{Flight, Passenger, Stage};
+use super::flights::Flights;
 use super::landing::Landings;
 use super::pilot::Pilot;
 use super::sources::Sources;
@@ -43,7 +43,7 @@ pub struct Downloads {
     pub(super) remotes: Remotes,
     pub(super) metrics: Arc<Metrics>,
     pub(super) runtime: tokio::runtime::Handle,
-    flights: Mutex<HashMap<NodeId, Weak<Flight>>>,
+    flights: Flights,
     small_lanes: Arc<Semaphore>,
     big_lanes: Arc<Semaphore>,
     /// Whoever fetches ahead bounds itself.
@@ -70,7 +70,7 @@ impl Downloads {
             remotes,
             metrics,
             runtime,
-            flights: Mutex::new(HashMap::new()),
+            flights: Flights::default(),
             small_lanes: Arc::new(Semaphore::new(lanes.max(1))),
             big_lanes: Arc::new(Semaphore::new((lanes / 2).max(1))),
             ahead_lanes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
@@ -94,15 +94,11 @@ impl Downloads {
 
     /// Removes what is left of downloads that are not under way. Returns the bytes freed.
     pub fn prune_idle(&self) -> Result<u64> {
-        // Held all the while: none may be taken up meanwhile.
-        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy: Vec<_> = flights
-            .values()
-            .filter_map(Weak::upgrade)
-            .filter(|flight| !matches!(flight.stage(), Stage::Failed(_)))
-            .collect();
-        let keep = |id: &PartialId| busy.iter().any(|flight| flight.partial.is(id));
-        self.commit.store.prune_partials(&keep, 0)
+        // None may be taken up meanwhile.
+        self.flights.while_none_begins(|busy| {
+            let keep = |id: &PartialId| busy.iter().any(|flight| flight.partial.is(id));
+            self.commit.store.prune_partials(&keep, 0)
+        })
     }
 
     /// The flight that brings `node`, started if there is none.
@@ -167,12 +163,16 @@ impl Downloads {
         lanes: &Arc<Semaphore>,
         if_far: bool,
     ) -> Result<(Passenger, Option<Start>)> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&node.id).and_then(Weak::upgrade)
-            && !matches!(flight.stage(), Stage::Failed(_))
-        {
-            return Ok((flight.join(), None));
-        }
+        self.flights
+            .board(node.id, || self.begin(node, lanes, if_far))
+    }
+
+    fn begin(
+        &self,
+        node: &Node,
+        lanes: &Arc<Semaphore>,
+        if_far: bool,
+    ) -> Result<(Arc<Flight>, Start)> {
         let Some(version) = node.origin.clone() else {
             return Err(Error::new(Kind::NotFound, "no remote has the file"));
         };
@@ -187,20 +187,14 @@ impl Downloads {
         let sources = self.sources_among(replicas, node)?;
         let id = PartialId::new(&self.shown(version.0), &sources[0].1.key, &version.1);
         let partial = self.partial(&id, node.size)?;
-        let flight = Arc::new(Flight::new(
-            node.clone(),
-            version,
-            partial,
-            !self.stream_only,
-        ));
-        flights.retain(|_, f| f.strong_count() > 0);
-        flights.insert(node.id, Arc::downgrade(&flight));
+        let keeps = !self.stream_only;
+        let flight = Arc::new(Flight::new(node.clone(), version, partial, keeps));
         let start = Start {
             flight: flight.clone(),
             sources: Arc::new(Sources::new(sources)),
             lanes: lanes.clone(),
         };
-        Ok((flight.join(), Some(start)))
+        Ok((flight, start))
     }
 
     fn partial(&self, id: &PartialId, size: u64) -> Result<Partial> {
@@ -214,9 +208,7 @@ impl Downloads {
 
     /// The flight of a node, if there is one under way.
     pub fn under_way(&self, id: NodeId) -> Option<Arc<Flight>> {
-        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let flight = flights.get(&id).and_then(Weak::upgrade)?;
-        (!matches!(flight.stage(), Stage::Failed(_))).then_some(flight)
+        self.flights.under_way(id)
     }
 
     fn shown(&self, id: RemoteId) -> String {
@@ -284,7 +276,7 @@ impl Downloads {
     /// Waits until what has come whole is in its place, and what came of others is noted: who
     /// unmounts has every file that was read, and does not fetch its pieces again.
     pub async fn placed(self: &Arc<Self>) {
-        for flight in self.flying() {
+        for flight in self.flights.all() {
             if matches!(flight.stage(), Stage::Flowing) && !self.stream_only {
                 self.checkpoint(&flight).await;
             }
@@ -295,14 +287,9 @@ impl Downloads {
         }
     }
 
-    fn flying(&self) -> Vec<Arc<Flight>> {
-        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.values().filter_map(Weak::upgrade).collect()
-    }
-
     fn is_placing(&self) -> bool {
         let is_landed = |flight: &Arc<Flight>| matches!(flight.stage(), Stage::Landed);
-        !self.stream_only && self.flying().iter().any(is_landed)
+        !self.stream_only && self.flights.all().iter().any(is_landed)
     }
 
     fn is_here(&self, id: NodeId) -> Result<bool> {
@@ -361,13 +348,7 @@ impl Downloads {
 
     /// Nobody can join the flight any more.
     pub(super) fn ended(&self, flight: &Arc<Flight>) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights
-            .get(&flight.node.id)
-            .is_some_and(|f| f.as_ptr() == Arc::as_ptr(flight))
-        {
-            flights.remove(&flight.node.id);
-        }
+        self.flights.ended(flight);
     }
 
     /// Bytes for a reader; `want` is inside of the file and was asked for.

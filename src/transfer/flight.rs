@@ -3,13 +3,13 @@
 //! A [`Flight`] is the state that readers wait on: which bytes are here, what was asked for,
 //! how it ended. Who moves the bytes is in `fetch`, and for big files in `pilot`.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
 
 use super::footer;
+use super::locks::atomic::{AtomicBool, AtomicUsize, Ordering};
+use super::locks::{Mutex, MutexGuard, Notify, PoisonError, watch};
 use super::plan::{self, Parts, Reading, WHOLE};
 use crate::backends::Proof;
 use crate::error::{Error, Kind, Result};

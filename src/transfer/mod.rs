@@ -9,6 +9,7 @@ mod copy;
 pub mod download;
 mod fetch;
 pub mod flight;
+mod flights;
 pub mod footer;
 mod front;
 mod landing;
@@ -18,6 +19,8 @@ mod plan;
 pub mod queue;
 mod sources;
 pub mod upload;
+
+use crate::locks;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Downloads and uploads against remotes in memory that do wrong on demand.
 
 mod landing;
+mod orders;
 mod pieces;
 mod tiers;
 
