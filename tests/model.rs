@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+mod common;
+
 #[path = "model/alone.rs"]
 mod alone;
 #[path = "model/gate.rs"]
@@ -16,6 +18,8 @@ mod gate;
 mod gone;
 #[path = "model/many.rs"]
 mod many;
+#[path = "model/mounted.rs"]
+mod mounted;
 #[path = "model/world.rs"]
 mod world;
 
