@@ -29,6 +29,11 @@ pub const REPR_DIGEST: &str = "repr-digest";
 pub const CONTENT_DIGEST: &str = "content-digest";
 /// Longest line of a listing: the longest path in Base64 and its numbers.
 pub const LINE_MAX: usize = 16 * 1024;
+/// Most files asked for in one `POST /v1/batch`.
+pub const BATCH_MAX: usize = 64;
+/// Media type of the answer: for every line asked, in that order, the line of a listing and so many
+/// bytes as its `size` says; without `size`, the file is to be asked for by itself.
+pub const BATCH_TYPE: &str = "application/x-larder-batch";
 /// The protocol's version, in `Info::version`.
 pub const PROTOCOL: u32 = 1;
 
@@ -43,7 +48,7 @@ pub struct Info {
     pub seq: u64,
     pub files: u64,
     pub bytes: u64,
-    /// Of `put`, `delete`, `changes`: what the asking client may use.
+    /// Of `batch`, `put`, `delete`, `changes`: what the asking client may use.
     pub capabilities: Vec<String>,
 }
 
@@ -90,6 +95,29 @@ impl Line {
             deleted: true,
             ..Line::of_path(key)
         }
+    }
+
+    /// The line that asks for a version of a file, among others.
+    pub fn wanted(key: &RelPath, version: &Version) -> Line {
+        Line {
+            etag: Some(version.as_str().to_owned()),
+            ..Line::of_path(key)
+        }
+    }
+
+    /// Which file and version it asks for.
+    pub fn into_wanted(self) -> Result<(RelPath, Version)> {
+        let key = RelPath::new(&self.raw_path()?)?;
+        let version = Version::new(self.etag.as_deref().unwrap_or_default())?;
+        match key.is_root() {
+            true => Err(Error::new(Kind::Invalid, "the path is empty")),
+            false => Ok((key, version)),
+        }
+    }
+
+    /// The line for a file that is to be asked for by itself.
+    pub fn alone(key: &RelPath) -> Line {
+        Line::of_path(key)
     }
 
     /// The line that ends a listing.

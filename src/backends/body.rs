@@ -94,11 +94,7 @@ pub(super) fn exactly(
     length: u64,
     stall: Duration,
 ) -> ByteStream {
-    let trickle = Trickle {
-        waited: Duration::ZERO,
-        came: 0,
-    };
-    let state = Some((Box::pin(inner), length, trickle));
+    let state = Some((Box::pin(inner), length, Trickle::default()));
     Box::pin(stream::unfold(state, move |state| async move {
         let (mut inner, left, mut trickle) = state?;
         match next_within(&mut inner, left, stall, &mut trickle).await {
@@ -112,7 +108,24 @@ pub(super) fn exactly(
     }))
 }
 
+/// Passes on what comes, each chunk within `stall`, and [`LEAST`] bytes within as long at least.
+pub(super) fn steady(
+    inner: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    stall: Duration,
+) -> ByteStream {
+    let state = Some((Box::pin(inner), Trickle::default()));
+    Box::pin(stream::unfold(state, move |state| async move {
+        let (mut inner, mut trickle) = state?;
+        match next_steadily(&mut inner, stall, |_| true, &mut trickle).await {
+            Some(Ok(bytes)) => Some((Ok(bytes), Some((inner, trickle)))),
+            Some(Err(error)) => Some((Err(error), None)),
+            None => None,
+        }
+    }))
+}
+
 /// What came lately of a body, and how long it was waited for: not how long its taker took.
+#[derive(Default)]
 struct Trickle {
     waited: Duration,
     came: usize,
@@ -134,22 +147,34 @@ impl Trickle {
     }
 }
 
+/// The next chunk; `goes_on`: whether more is to come after one of that length.
+async fn next_steadily(
+    inner: &mut (impl Stream<Item = Result<Bytes>> + Unpin),
+    stall: Duration,
+    goes_on: impl Fn(u64) -> bool,
+    trickle: &mut Trickle,
+) -> Option<Result<Bytes>> {
+    let begun = Instant::now();
+    let Ok(next) = timeout(stall, inner.next()).await else {
+        let why = format!("no byte came for {} s", stall.as_secs_f32());
+        return Some(Err(Error::new(Kind::TimedOut, why)));
+    };
+    if let Some(Ok(bytes)) = &next
+        && goes_on(bytes.len() as u64)
+        && let Err(error) = trickle.took(begun.elapsed(), bytes.len(), stall)
+    {
+        return Some(Err(error));
+    }
+    next
+}
+
 async fn next_within(
     inner: &mut (impl Stream<Item = Result<Bytes>> + Unpin),
     left: u64,
     stall: Duration,
     trickle: &mut Trickle,
 ) -> Result<Option<Bytes>> {
-    let begun = Instant::now();
-    let Ok(next) = timeout(stall, inner.next()).await else {
-        let why = format!("no byte came for {} s", stall.as_secs_f32());
-        return Err(Error::new(Kind::TimedOut, why));
-    };
-    if let Some(Ok(bytes)) = &next
-        && (bytes.len() as u64) < left
-    {
-        trickle.took(begun.elapsed(), bytes.len(), stall)?;
-    }
+    let next = next_steadily(inner, stall, |length| length < left, trickle).await;
     match next.transpose()? {
         None if left > 0 => {
             let why = format!("the body ended {left} bytes early");

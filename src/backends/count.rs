@@ -1,4 +1,5 @@
-//! A backend that counts what goes to and comes from a remote, one attempt at a time.
+//! A backend that counts what goes to and comes from a remote, one attempt at a time. A file that
+//! comes among others counts as a request.
 //!
 //! Counts requests, failures and bytes; a clear answer (no such file, another version) is
 //! no failure. Refused names are counted by who takes the listing.
@@ -36,6 +37,16 @@ impl Count {
         }
         answer
     }
+
+    fn measured(&self, mut download: Download) -> Download {
+        let metrics = self.metrics.clone();
+        let body = download.body.inspect(move |chunk| match chunk {
+            Ok(bytes) => metrics.bytes_down.add(bytes.len() as u64),
+            Err(error) => fail(&metrics, error),
+        });
+        download.body = Box::pin(body);
+        download
+    }
 }
 
 fn fail(metrics: &Metrics, error: &Error) {
@@ -72,15 +83,12 @@ impl Backend for Count {
         version: Option<&Version>,
     ) -> Result<Download> {
         let got = self.counted(self.inner.get(key, range, version)).await;
-        let metrics = self.metrics.clone();
-        got.map(|mut download| {
-            let body = download.body.inspect(move |chunk| match chunk {
-                Ok(bytes) => metrics.bytes_down.add(bytes.len() as u64),
-                Err(error) => fail(&metrics, error),
-            });
-            download.body = Box::pin(body);
-            download
-        })
+        got.map(|download| self.measured(download))
+    }
+
+    async fn get_among(&self, key: &RelPath, version: &Version) -> Result<Download> {
+        let got = self.counted(self.inner.get_among(key, version)).await;
+        got.map(|download| self.measured(download))
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {

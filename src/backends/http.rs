@@ -6,6 +6,7 @@
 //! not retry (see [`retry`](super::retry)) and does not hash what comes down.
 
 mod answer;
+mod batch;
 mod connection;
 mod failure;
 pub mod lines;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 
 pub use self::answer::content_range;
 pub(super) use self::answer::small;
+use self::batch::Batches;
 pub(super) use self::connection::{ask, client, credentials};
 pub(super) use self::failure::{find, lost, root, system_kind};
 use self::lines::Lines;
@@ -46,6 +48,7 @@ pub struct Http {
     files: Client,
     /// For listings: bytes may come compressed.
     lists: Client,
+    batches: Batches,
     times: Timeouts,
 }
 
@@ -59,9 +62,11 @@ impl Http {
         let headers = credentials(key, login.as_ref()).map_err(|e| e.about(url))?;
         let client = || client(&headers, *tls, &times);
         let built = |made: reqwest::Result<Client>| made.map_err(|e| lost(e).about(url));
+        let files = built(client().no_gzip().no_zstd().build())?;
         Ok(Http {
             base: base.clone(),
-            files: built(client().no_gzip().no_zstd().build())?,
+            batches: Batches::new(base, files.clone(), times),
+            files,
             lists: built(client().build())?,
             times,
         })
@@ -202,7 +207,9 @@ impl Backend for Http {
                 return Err(answer::refused(response, self.times.stall).await);
             }
             let bytes = answer::small(response, INFO_MAX, self.times.stall).await?;
-            answer::capabilities(&bytes)
+            let (found, has_batches) = answer::capabilities(&bytes)?;
+            self.batches.set_open(has_batches);
+            Ok(found)
         };
         asked.await.map_err(|e| e.about(&self.base))
     }
@@ -246,6 +253,11 @@ impl Backend for Http {
         version: Option<&Version>,
     ) -> Result<Download> {
         let got = self.get_now(key, range, version).await;
+        got.map_err(|e| e.about(key))
+    }
+
+    async fn get_among(&self, key: &RelPath, version: &Version) -> Result<Download> {
+        let got = self.get_together(key, version).await;
         got.map_err(|e| e.about(key))
     }
 

@@ -109,6 +109,10 @@ impl Backend for Lan {
         self.who().await?.get(key, range, version).await
     }
 
+    async fn get_among(&self, key: &RelPath, version: &Version) -> Result<Download> {
+        self.who().await?.get_among(key, version).await
+    }
+
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
         self.who().await?.put(key, upload, precondition).await
     }

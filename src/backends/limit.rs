@@ -42,6 +42,22 @@ impl Limit {
         }
     }
 
+    /// A download, which keeps its place until its body was read or dropped.
+    async fn down(&self, asked: impl Future<Output = Result<Download>>) -> Result<Download> {
+        let place = self.place().await?;
+        let busy = self.pulse.pause();
+        let mut download = asked.await?;
+        drop(busy);
+        let pulse = self.pulse.clone();
+        let body = download.body.map(move |chunk| {
+            let _held = &place;
+            pulse.beat();
+            chunk
+        });
+        download.body = Box::pin(body);
+        Ok(download)
+    }
+
     async fn place(&self) -> Result<OwnedSemaphorePermit> {
         let turn = self.places.clone().acquire_owned();
         match alive(&self.pulse, |_| self.patience, turn).await {
@@ -88,18 +104,11 @@ impl Backend for Limit {
         range: Option<ByteRange>,
         version: Option<&Version>,
     ) -> Result<Download> {
-        let place = self.place().await?;
-        let busy = self.pulse.pause();
-        let mut download = self.inner.get(key, range, version).await?;
-        drop(busy);
-        let pulse = self.pulse.clone();
-        let body = download.body.map(move |chunk| {
-            let _held = &place;
-            pulse.beat();
-            chunk
-        });
-        download.body = Box::pin(body);
-        Ok(download)
+        self.down(self.inner.get(key, range, version)).await
+    }
+
+    async fn get_among(&self, key: &RelPath, version: &Version) -> Result<Download> {
+        self.down(self.inner.get_among(key, version)).await
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {

@@ -227,6 +227,12 @@ pub trait Backend: Send + Sync {
         version: Option<&Version>,
     ) -> Result<Download>;
 
+    /// All of an object that nobody waits for yet: it may come together with others.
+    /// Errors: as [`get`](Backend::get).
+    async fn get_among(&self, key: &RelPath, version: &Version) -> Result<Download> {
+        self.get(key, None, Some(version)).await
+    }
+
     /// Publishes an object, all or nothing. Errors: `Conflict` if `precondition` fails,
     /// `Corrupt` if the bytes sent do not have the promised hash.
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta>;

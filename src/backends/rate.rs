@@ -134,6 +134,12 @@ impl Rate {
     pub fn new(inner: Arc<dyn Backend>, pace: Pace) -> Rate {
         Rate { inner, pace }
     }
+
+    fn paced(&self, mut download: Download) -> Download {
+        // Its own deadlines run only while it is asked for more.
+        download.body = self.pace.through(download.body, &Pulse::default());
+        download
+    }
 }
 
 #[async_trait]
@@ -164,10 +170,13 @@ impl Backend for Rate {
         range: Option<ByteRange>,
         version: Option<&Version>,
     ) -> Result<Download> {
-        let mut download = self.inner.get(key, range, version).await?;
-        // Its own deadlines run only while it is asked for more.
-        download.body = self.pace.through(download.body, &Pulse::default());
-        Ok(download)
+        let download = self.inner.get(key, range, version).await?;
+        Ok(self.paced(download))
+    }
+
+    async fn get_among(&self, key: &RelPath, version: &Version) -> Result<Download> {
+        let download = self.inner.get_among(key, version).await?;
+        Ok(self.paced(download))
     }
 
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {

@@ -204,6 +204,10 @@ impl Backend for Retry {
             .await
     }
 
+    async fn get_among(&self, key: &RelPath, version: &Version) -> Result<Download> {
+        self.again(|| self.inner.get_among(key, version)).await
+    }
+
     async fn put(&self, key: &RelPath, upload: Upload, precondition: Precondition) -> Result<Meta> {
         let put = || self.inner.put(key, upload.clone(), precondition.clone());
         let is_ours = |meta: &Meta| is_ours(meta, &upload);

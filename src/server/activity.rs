@@ -167,13 +167,29 @@ impl Activity {
         clients.iter().map(|(_, client)| client.clone()).collect()
     }
 
-    fn note(&self, peer: IpAddr, agent: &Agent, all: &[Did]) {
-        let (mut down, mut up) = (0, 0);
-        for did in all {
-            let (sent, received) = self.count(did);
-            down += sent;
-            up += received;
-        }
+    fn note_request(&self, peer: IpAddr, agent: &Agent) {
+        self.client(peer, |client| {
+            client.requests += 1;
+            if let Some(agent) = agent
+                && client.agent != *agent
+            {
+                client.agent.clone_from(agent);
+            }
+        });
+    }
+
+    /// One of the things that a request of `peer` came to.
+    pub fn note(&self, peer: IpAddr, did: &Did) {
+        let peer = peer.to_canonical();
+        let (down, up) = self.count(did);
+        self.client(peer, |client| {
+            client.bytes_down += down;
+            client.bytes_up += up;
+        });
+        self.note_recent(peer, did);
+    }
+
+    fn client(&self, peer: IpAddr, change: impl FnOnce(&mut Client)) {
         let mut clients = lock(&self.clients);
         let client = clients.get_or_insert_mut(peer, || Client {
             address: peer,
@@ -183,15 +199,8 @@ impl Activity {
             bytes_up: 0,
             seen_ms: 0,
         });
-        client.requests += 1;
-        client.bytes_down += down;
-        client.bytes_up += up;
         client.seen_ms = self.clock.now_ms();
-        if let Some(agent) = agent
-            && client.agent != *agent
-        {
-            client.agent.clone_from(agent);
-        }
+        change(client);
     }
 
     fn count(&self, did: &Did) -> (u64, u64) {
@@ -287,10 +296,9 @@ pub async fn noted(
     let (method, agent) = (request.method().clone(), agent_of(request.headers()));
     let peer = peer.0.to_canonical();
     let response = next.run(request).await;
-    let all = Did::all_of(&response);
-    app.activity.note(peer, &agent, &all);
-    for did in &all {
-        app.activity.note_recent(peer, did);
+    app.activity.note_request(peer, &agent);
+    for did in Did::all_of(&response) {
+        app.activity.note(peer, &did);
     }
     let status = response.status();
     if is_trouble(status) {

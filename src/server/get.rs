@@ -169,6 +169,21 @@ fn sent(
     Ok(Try::Done(response))
 }
 
+/// A small file in `version`, for an answer with many of them. None: whoever wants it asks for it by
+/// itself, and is told what there is to tell.
+pub fn small(tree: &Tree, key: &RelPath, version: &Version) -> Option<(Bytes, Row)> {
+    let row = tree.index.get(key).ok()??;
+    if row.seen.size > CHUNK as u64 || row.version().ok()? != *version {
+        return None;
+    }
+    let file = tree.open(key).ok()?;
+    let whole = 0..row.seen.size;
+    match Seen::from(&facts_of(&file).ok()?) == row.seen {
+        true => read_small(tree, key, &file, row, &whole),
+        false => None,
+    }
+}
+
 /// The bytes, if the file did not change meanwhile. A whole file is hashed the first time, so
 /// that already its first reader can check what came.
 fn read_small(

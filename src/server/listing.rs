@@ -37,7 +37,7 @@ pub fn info(app: &App, peer: IpAddr, headers: &HeaderMap) -> Answer {
     let Cursor { epoch, seq } = app.tree.index.cursor();
     let (files, bytes) = app.tree.index.totals();
     let writes = app.uploads.is_some() && app.access.may_write(peer, headers);
-    let mut capabilities = vec!["changes".to_owned()];
+    let mut capabilities = vec!["batch".to_owned(), "changes".to_owned()];
     if writes {
         capabilities.push("put".to_owned());
     }

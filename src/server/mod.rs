@@ -7,7 +7,7 @@
 //!
 //! The files: `place`, `root` and `home` are where things are; `tree` is what is there; `sweep` and
 //! `watch` keep it current, `sweeper` and `refresh` say when and how far; `listen` and `routes`
-//! are the way in; `get`, `put`, `delete` and `listing` answer, and `fxcache` in the words of
+//! are the way in; `get`, `batch`, `put`, `delete` and `listing` answer, and `fxcache` in the words of
 //! another protocol, `s3` in those of a third; `conditions`, `access` and `problem` are the rules they answer by; `activity`
 //! and `page` are for people.
 
@@ -26,6 +26,7 @@ use crate::secret::Secret;
 
 mod access;
 mod activity;
+mod batch;
 pub mod conditions;
 mod crowd;
 mod delete;

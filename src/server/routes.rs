@@ -9,7 +9,7 @@ use axum::extract::{Extension, Query, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use serde::{Deserialize, Serialize};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
@@ -23,7 +23,7 @@ use super::App;
 use super::access::Need;
 use super::fxcache::{self, Refusal};
 use super::problem::{Answer, Problem};
-use super::{activity, delete, get as read, listing, page, put, s3};
+use super::{activity, batch, delete, get as read, listing, page, put, s3};
 
 /// Where a connection comes from; put into every request of it.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,7 @@ pub struct Counters {
     info: Counter,
     index: Counter,
     changes: Counter,
+    batch: Counter,
     get: Counter,
     head: Counter,
     put: Counter,
@@ -49,6 +50,8 @@ pub struct Stats {
     pub info: u64,
     pub index: u64,
     pub changes: u64,
+    /// Files of these are not in `get`.
+    pub batch: u64,
     pub get: u64,
     pub head: u64,
     pub put: u64,
@@ -93,6 +96,7 @@ impl Counters {
             info: self.info.get(),
             index: self.index.get(),
             changes: self.changes.get(),
+            batch: self.batch.get(),
             get: self.get.get(),
             head: self.head.get(),
             put: self.put.get(),
@@ -124,6 +128,7 @@ fn native() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/info", get(info))
         .route("/v1/stats", get(stats))
+        .route("/v1/batch", post(many))
         .route("/v1/files/{*path}", any(file))
         .merge(listings)
 }
@@ -155,6 +160,17 @@ async fn changes((State(app), Extension(peer)): Asked, request: Request) -> Answ
         Problem::new(StatusCode::BAD_REQUEST, why)
     })?;
     listing::changes(&app, since.0).await
+}
+
+/// `POST /v1/batch`.
+async fn many((State(app), Extension(peer)): Asked, request: Request) -> Answer {
+    app.counters.batch.add(1);
+    let (parts, body) = request.into_parts();
+    if let Err(problem) = app.access.check(Need::Read, peer.0, &parts.headers) {
+        put::drain(&mut body.into_data_stream()).await;
+        return Err(problem);
+    }
+    batch::batch(&app, peer.0, body).await
 }
 
 /// `/v1/files/…`, every method.

@@ -188,7 +188,8 @@ impl Downloads {
         let id = PartialId::new(&self.shown(version.0), &sources[0].1.key, &version.1);
         let partial = self.partial(&id, node.size)?;
         let keeps = !self.stream_only;
-        let flight = Arc::new(Flight::new(node.clone(), version, partial, keeps));
+        let flight = Flight::new(node.clone(), version, partial, keeps);
+        let flight = Arc::new(flight.begun_ahead(Arc::ptr_eq(lanes, &self.ahead_lanes)));
         let start = Start {
             flight: flight.clone(),
             sources: Arc::new(Sources::new(sources)),

@@ -143,10 +143,11 @@ impl Downloads {
         while let Some(hole) = flight.partial.holes(block.clone()).into_iter().next() {
             let whole = hole == (0..size);
             let range = (!whole).then(|| hole.clone());
-            let asked = remote
-                .backend
-                .get(&replica.key, range, Some(&replica.meta.version))
-                .await;
+            let (key, version) = (&replica.key, &replica.meta.version);
+            let asked = match whole && alone && flight.is_ahead {
+                true => remote.backend.get_among(key, version).await,
+                false => remote.backend.get(key, range, Some(version)).await,
+            };
             let got = match asked {
                 Err(error) if error.kind() == Kind::Unsupported && !whole && alone => {
                     // It gives whole files only.

@@ -36,6 +36,8 @@ pub struct Flight {
     pub node: Node,
     pub version: (RemoteId, Version),
     pub partial: Partial,
+    /// Nobody waited for it when it began: it may come together with others.
+    pub(super) is_ahead: bool,
     stage: watch::Sender<Stage>,
     /// Counts up whenever bytes came.
     progress: watch::Sender<u64>,
@@ -69,6 +71,7 @@ impl Flight {
             node,
             version,
             partial,
+            is_ahead: false,
             stage: watch::Sender::new(Stage::Asking),
             progress: watch::Sender::new(0),
             reading,
@@ -79,6 +82,11 @@ impl Flight {
             sha256: Mutex::new(sha256),
             proof: Mutex::new(None),
         }
+    }
+
+    /// The same, if `is_ahead` begun before anybody waits for it.
+    pub(super) fn begun_ahead(self, is_ahead: bool) -> Flight {
+        Flight { is_ahead, ..self }
     }
 
     /// Length of the file in bytes.

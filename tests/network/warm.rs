@@ -69,6 +69,23 @@ fn ended(child: Child) -> Output {
 }
 
 #[test]
+fn p14_small_files_that_are_warmed_come_many_to_a_request() {
+    let lab = Lab::new();
+    let server = served(&lab);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    let output = command(&mount, &[]).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", json(&output));
+    let (stats, files) = (server.stats(), tree().len() as u64);
+    let count = |what: &str| stats[what].as_u64().unwrap();
+    assert!(count("batch") > 0, "{stats}");
+    assert!(count("batch") + count("get") < files / 2, "{stats}");
+    for (path, content) in tree() {
+        assert_eq!(fs::read(mount.at.join(path)).unwrap(), content);
+    }
+    assert_eq!(server.stats()["get"], stats["get"]);
+}
+
+#[test]
 fn p14_what_was_warmed_is_read_without_a_request() {
     let lab = Lab::new();
     let server = served(&lab);

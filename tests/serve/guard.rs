@@ -1,8 +1,10 @@
 //! Keys, limits, TLS, one server a directory.
 
 use larder::error::Kind;
+use larder::object::Version;
 use larder::secret::Secret;
 use larder::server::start;
+use larder::wire::Line;
 use reqwest::{Method, StatusCode};
 
 use crate::support::*;
@@ -28,7 +30,7 @@ async fn p10_writes_need_the_key_and_guessing_is_stopped() {
     assert_eq!(put("authorization", "bearer right").await, StatusCode::OK);
     // Reads stay open, and say what the asker may do.
     assert_eq!(site.bytes("a").await, b"1");
-    assert_eq!(site.info().await.capabilities, ["changes"]);
+    assert_eq!(site.info().await.capabilities, ["batch", "changes"]);
     for _ in 0..9 {
         assert_eq!(put("x-api-key", "guess").await, StatusCode::UNAUTHORIZED);
     }
@@ -66,13 +68,18 @@ async fn p10_a_read_key_guards_everything() {
     let request = site.file(Method::PUT, "b").header("x-api-key", "reader");
     let status = request.body("2").send().await.unwrap().status();
     assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let (status, _) = site
+        .batch(&[Line::wanted(&key("a"), &Version::new("v").unwrap())])
+        .await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p10_without_a_key_this_machine_writes_but_no_web_page() {
     let site = Site::new().await;
     assert_eq!(site.put("a", b"1").await.status(), StatusCode::CREATED);
-    assert_eq!(site.info().await.capabilities, ["changes", "put", "delete"]);
+    let all = ["batch", "changes", "put", "delete"];
+    assert_eq!(site.info().await.capabilities, all);
     let request = site.file(Method::PUT, "b").header("origin", "http://evil");
     let status = request.body("2").send().await.unwrap().status();
     assert_eq!(status, StatusCode::FORBIDDEN);
@@ -172,7 +179,7 @@ async fn a_directory_that_cannot_be_written_is_served_for_reading() {
     let site = Site::over(dir, |config| config.state_dir = Some(place)).await;
     assert_eq!(site.bytes("a").await, b"1");
     assert_eq!(site.put("b", b"2").await.status(), StatusCode::FORBIDDEN);
-    assert_eq!(site.info().await.capabilities, ["changes"]);
+    assert_eq!(site.info().await.capabilities, ["batch", "changes"]);
     assert!(site.server.notes()[0].contains("for reading only"));
     let Site { dir, server, .. } = site;
     server.stop().await;

@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use larder::wire::digest_header;
+use larder::object::Change;
+use larder::wire::{Line, digest_header};
 use reqwest::{Method, StatusCode};
 
 use crate::support::*;
@@ -231,4 +232,81 @@ async fn requests_are_counted() {
             .status(),
         StatusCode::NOT_FOUND
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_many_small_files_come_in_one_answer_as_they_were_asked_for() {
+    let long = vec![7; (256 << 10) + 1];
+    let files: [(&str, &[u8]); 5] = [
+        ("TB/a.pkl", b"hello"),
+        ("changed", b"old"),
+        ("empty", b""),
+        ("gone", b"gone"),
+        ("long", &long),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        write(&dir.path().join(name), content);
+    }
+    write(&dir.path().join(OsStr::from_bytes(b"odd \xff\n")), b"odd");
+    let site = Site::over(dir, |_| {}).await;
+    let (listed, _) = site.objects().await;
+    assert_eq!(listed.len(), 6);
+    let wanted = |n: usize| Line::wanted(&listed[n].key, &listed[n].meta.version);
+    let question: Vec<_> = (0..listed.len()).rev().map(wanted).collect();
+    write(&site.path("changed"), b"new!");
+    std::fs::remove_file(site.path("gone")).unwrap();
+
+    let (status, answer) = site.batch(&question).await;
+    assert_eq!(status, StatusCode::OK);
+    let mut rest = answer.as_slice();
+    for object in listed.iter().rev() {
+        let at = rest.iter().position(|byte| *byte == b'\n').unwrap();
+        let line: Line = serde_json::from_slice(&rest[..at]).unwrap();
+        rest = &rest[at + 1..];
+        let name = object.key.as_bytes();
+        if [&b"changed"[..], b"gone", b"long"].contains(&name) {
+            assert_eq!(
+                serde_json::to_string(&line).unwrap(),
+                serde_json::to_string(&Line::alone(&object.key)).unwrap()
+            );
+            continue;
+        }
+        let size = usize::try_from(line.size.unwrap()).unwrap();
+        let (content, behind) = rest.split_at(size);
+        rest = behind;
+        assert_eq!(line.sha256, Some(sha256(content).to_hex()));
+        let Change::Put(told) = line.into_change(None).unwrap() else {
+            panic!("{name:?}")
+        };
+        assert_eq!(
+            (&told.key, &told.meta.version),
+            (&object.key, &object.meta.version)
+        );
+        let path = site.dir.path().join(OsStr::from_bytes(name));
+        assert_eq!(std::fs::read(path).unwrap(), content);
+    }
+    assert!(rest.is_empty());
+    assert_eq!((site.server.stats().batch, site.server.stats().get), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_a_batch_that_is_no_list_of_versions_is_refused() {
+    let site = Site::with(&[("a", b"hello")]).await;
+    let line = "{\"path\":\"a\",\"etag\":\"v\"}\n";
+    let bodies = [
+        line.repeat(65),
+        "<html>".into(),
+        "{\"path\":\"a\"}".into(),
+        "{\"path\":\"../a\",\"etag\":\"v\"}".into(),
+        "{\"path\":\".larder/x\",\"etag\":\"v\"}".into(),
+        "{\"etag\":\"v\"}".into(),
+        "x".repeat(2 << 20),
+    ];
+    for body in bodies {
+        let asked = site.ask(Method::POST, "/v1/batch").body(body.clone());
+        let status = asked.send().await.unwrap().status();
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body:.60}");
+    }
+    assert_eq!(site.batch(&[]).await, (StatusCode::OK, Vec::new()));
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use larder::object::{Change, Listed, Sha256};
+use larder::object::{Change, Listed, Object, Sha256};
 use larder::path::RelPath;
 use larder::server::{ServeConfig, Server, start};
 use larder::wire::{Info, Line};
@@ -102,16 +102,39 @@ impl Site {
 
     /// The whole listing: names with their sizes, and the end line.
     pub async fn index(&self) -> (Vec<(Vec<u8>, u64)>, Line) {
+        let (objects, end) = self.objects().await;
+        let sizes = objects
+            .into_iter()
+            .map(|object| (object.key.as_bytes().to_vec(), object.meta.size));
+        (sizes.collect(), end)
+    }
+
+    /// The whole listing, and the end line.
+    pub async fn objects(&self) -> (Vec<Object>, Line) {
         let response = self.ask(Method::GET, "/v1/index").send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         let mut lines = lines(&response.text().await.unwrap());
         let end = lines.pop().unwrap();
         assert!(end.is_end());
         let listed = lines.into_iter().map(|line| match line.into_listed() {
-            Ok(Listed::Object(object)) => (object.key.as_bytes().to_vec(), object.meta.size),
+            Ok(Listed::Object(object)) => object,
             other => panic!("{other:?}"),
         });
         (listed.collect(), end)
+    }
+
+    /// Asks for many files at once.
+    pub async fn batch(&self, wanted: &[Line]) -> (StatusCode, Vec<u8>) {
+        let lines = wanted
+            .iter()
+            .map(|line| serde_json::to_string(line).unwrap() + "\n");
+        let request = self.ask(Method::POST, "/v1/batch");
+        let response = request
+            .body(lines.collect::<String>())
+            .send()
+            .await
+            .unwrap();
+        (response.status(), response.bytes().await.unwrap().to_vec())
     }
 
     pub async fn changes(&self, epoch: &str, since: u64, wait: u64) -> (Vec<Change>, u64) {

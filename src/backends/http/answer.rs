@@ -89,7 +89,7 @@ fn facts(headers: &HeaderMap, size: u64) -> Result<Meta> {
 }
 
 /// Where the version stands among the server's changes, if it says so.
-fn revision(headers: &HeaderMap) -> Option<Revision> {
+pub(super) fn revision(headers: &HeaderMap) -> Option<Revision> {
     let value = headers.get(wire::REVISION_HEADER)?;
     wire::parse_revision(value.to_str().ok()?)
 }
@@ -159,8 +159,8 @@ pub(super) fn stored(headers: &HeaderMap, upload: &Upload) -> Result<Meta> {
     }
 }
 
-/// What `/v1/info` says that we may do.
-pub(super) fn capabilities(bytes: &[u8]) -> Result<Capabilities> {
+/// What `/v1/info` says that we may do, and whether it sends many files in one answer.
+pub(super) fn capabilities(bytes: &[u8]) -> Result<(Capabilities, bool)> {
     let info: Info = serde_json::from_slice(bytes)
         .map_err(|_| corrupt("this is not a larder server; check host and port"))?;
     if info.version != wire::PROTOCOL {
@@ -170,7 +170,7 @@ pub(super) fn capabilities(bytes: &[u8]) -> Result<Capabilities> {
         return Err(Error::new(Kind::Unsupported, why));
     }
     let can = |what: &str| info.capabilities.iter().any(|c| c == what);
-    Ok(Capabilities {
+    let found = Capabilities {
         put: can("put"),
         conditional_put: can("put"),
         delete: can("delete"),
@@ -179,7 +179,8 @@ pub(super) fn capabilities(bytes: &[u8]) -> Result<Capabilities> {
         probe: false,
         copy: false,
         page: None,
-    })
+    };
+    Ok((found, can("batch")))
 }
 
 /// A whole body of at most `most` bytes.

@@ -1,4 +1,5 @@
 //! NDJSON as it arrives: lines of a bounded length, then the line with the cursor, then nothing.
+//! In a batch of files each line has its file's bytes behind it.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -66,7 +67,31 @@ impl Lines {
         }
     }
 
-    async fn line(&mut self) -> Result<Line> {
+    /// The next `length` bytes, which are no lines. Errors: `Corrupt` if so many do not come.
+    pub(super) async fn bytes(&mut self, length: u64) -> Result<Vec<Bytes>> {
+        let (mut pieces, mut left) = (Vec::new(), length);
+        let within = |left: u64, have: usize| usize::try_from(left).map_or(have, |n| n.min(have));
+        // What came already was searched for a line.
+        self.searched = 0;
+        if left > 0 && !self.buffer.is_empty() {
+            let piece = self.buffer.split_to(within(left, self.buffer.len()));
+            left -= piece.len() as u64;
+            pieces.push(piece.freeze());
+        }
+        while left > 0 {
+            let Some(mut chunk) = self.chunk().await? else {
+                return Err(corrupt("the answer ended early"));
+            };
+            let piece = chunk.split_to(within(left, chunk.len()));
+            left -= piece.len() as u64;
+            pieces.push(piece);
+            self.buffer.extend_from_slice(&chunk);
+        }
+        Ok(pieces)
+    }
+
+    /// The next line, whatever it is.
+    pub(super) async fn line(&mut self) -> Result<Line> {
         loop {
             let fresh = &self.buffer[self.searched..];
             let Some(at) = fresh.iter().position(|b| *b == b'\n') else {
@@ -91,15 +116,21 @@ impl Lines {
         if self.searched > LINE_MAX {
             return Err(corrupt("a line of the listing is too long"));
         }
-        let Ok(next) = timeout(self.stall, self.chunks.next()).await else {
-            let why = format!("the listing stalled for {} s", self.stall.as_secs_f32());
-            return Err(Error::new(Kind::TimedOut, why));
-        };
-        match next.transpose()? {
+        match self.chunk().await? {
             Some(chunk) => self.buffer.extend_from_slice(&chunk),
             None => return Ok(false),
         }
         Ok(true)
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        match timeout(self.stall, self.chunks.next()).await {
+            Ok(next) => next.transpose(),
+            Err(_) => {
+                let why = format!("the listing stalled for {} s", self.stall.as_secs_f32());
+                Err(Error::new(Kind::TimedOut, why))
+            }
+        }
     }
 }
 

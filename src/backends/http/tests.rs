@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::net::TcpListener;
 
-mod script;
+pub(super) mod script;
 
 use self::script::{Act, Server};
 use super::*;
