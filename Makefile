@@ -29,12 +29,14 @@ test-garage: test-tools
 	garage="$$(packaging/garage.sh)" && LARDER_GARAGE="$$garage" $(CARGO) test --locked --test garage -- --include-ignored
 
 # The server against a stand-in of an FXCACHE server; mounts against their peers, a bare directory and
-# the limit of the interface, which writes benches/RESULTS.md. Each in one run.
+# the limit of the interface, which writes benches/RESULTS.md. Each in one run. And the hot parts, each by
+# itself, in a minute: `cargo bench --bench hot` alone needs no tools.
 # Ten minutes and 10 GB of disk; LARDER_BENCH_FILES=5000 LARDER_BENCH_ENTRIES=50000 takes less of both.
 bench: test-tools
 	@packaging/tools.sh bench
 	rclone="$$(packaging/rclone.sh)" && LARDER_BENCH_RCLONE="$$rclone" $(CARGO) bench --locked --bench mount
 	$(CARGO) bench --locked --bench fxcache
+	$(CARGO) bench --locked --bench hot
 
 lint:
 	$(CARGO) fmt --check
