@@ -806,6 +806,30 @@ fn p12_what_was_deleted_unseen_stays_deleted_when_its_directory_empties() {
 }
 
 #[test]
+fn p12_a_deletion_that_found_its_version_is_not_lost_to_it() {
+    let lab = Lab::new(&[true]);
+    lab.apply(0, &[put("a", 1)]);
+    lab.hydrate("a");
+    lab.write("a", 5);
+    let row = lab.put_row("a");
+    let hash = meta(2).sha256.unwrap();
+    lab.edit(move |w| w.attempt(&row, &key("a"), hash));
+    lab.unlink("a", true);
+    let before = lab.ready().remove(0);
+    // The remote refuses it, for it has what was sent; and that is heard of before the refusal is dealt with.
+    lab.apply(0, &[put("a", 2)]);
+    let lost = lab.edit(move |w| w.deletion_lost(&before, &key("a"), NOW));
+    assert!(!lost && lab.at("a").is_none());
+    let now = lab.ready().remove(0);
+    assert_eq!(now.operation, Operation::Delete(key("a")));
+    assert_eq!(now.base, Some(version(2)));
+    // Another's version is shown.
+    let lost = lab.edit(move |w| w.deletion_lost(&now, &key("a"), NOW));
+    assert!(lost && lab.at("a").is_some() && lab.ready().is_empty());
+    lab.check_sums();
+}
+
+#[test]
 fn p12_restore_passes_over_names_that_are_in_use() {
     let lab = Lab::new(&[false]);
     lab.apply(0, &[put("a", 1), put("d/b", 1)]);

@@ -4,6 +4,7 @@
 use rusqlite::params;
 
 use super::node::{self, Node, NodeId, NodeKind, RemoteId, Replica};
+use super::outbox::{self, OutboxRow, Sent};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::{Kind, Result};
@@ -60,6 +61,18 @@ impl Writer {
         if let (true, Some(replica)) = (*propagate, node::replica(&self.c, remote, &object.key)?) {
             self.queue_delete(&replica, now_ns / 1_000_000)?;
         }
+        Ok(true)
+    }
+
+    /// The remote has another version of `key` than the one that `row` was to delete: it is shown
+    /// again. Not if it was found out meanwhile which version is to be deleted. Returns whether it is.
+    pub fn deletion_lost(&mut self, row: &OutboxRow, key: &RelPath, now_ns: i64) -> Result<bool> {
+        let now = outbox::row(&self.c, row.id)?;
+        if now.is_none_or(|now| (now.generation, &now.base) != (row.generation, &row.base)) {
+            return Ok(false);
+        }
+        self.sent(row, key, &Sent::Moot, now_ns)?;
+        self.restore(key, now_ns)?;
         Ok(true)
     }
 

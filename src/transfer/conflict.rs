@@ -109,10 +109,13 @@ impl Uploads {
                 return self.rebase(row, Some(theirs)).await;
             }
         }
-        tracing::info!(path = %key, "deleted here, but changed at the remote: the remote's version is kept");
-        self.finish(row, key.clone(), Sent::Moot).await?;
-        let (key, now) = (key.clone(), self.commit.clock.now_ns());
-        index.edit_later(move |w| w.restore(&key, now)).await?;
+        let (row, path, now) = (row.clone(), key.clone(), self.commit.clock.now_ns());
+        if index
+            .edit_later(move |w| w.deletion_lost(&row, &path, now))
+            .await?
+        {
+            tracing::info!(path = %key, "deleted here, but changed at the remote: the remote's version is kept");
+        }
         Ok(())
     }
 
