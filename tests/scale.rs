@@ -65,7 +65,10 @@ fn p14_many_files_are_listed_copied_and_then_cost_nothing() {
         mount.status()["held"]["files"] == files
     });
     let before = server.requests();
-    assert_eq!(before, files as u64 + 1, "one request a file, one listing");
+    assert!(
+        before <= files as u64 + 1,
+        "{before}: one a file, one listing"
+    );
     timed("second cp -a", || copy(&at, &second));
     assert_eq!(server.requests(), before, "a warm copy asks for nothing");
     fs::remove_dir_all(&second).unwrap();

@@ -317,10 +317,13 @@ impl Mount<'_> {
     /// Waits until nothing is pending.
     pub fn flush(&self) {
         let output = self.verb(&["flush", "--wait"]);
+        let (said, why) = (&output.stdout, &output.stderr);
         assert!(
             output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stdout)
+            "{} {} {}",
+            String::from_utf8_lossy(said),
+            String::from_utf8_lossy(why),
+            self.status()
         );
     }
 
