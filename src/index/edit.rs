@@ -391,7 +391,7 @@ impl Writer {
     ) -> Result<()> {
         let node = self.need(id)?;
         let is_stored = node.kind == NodeKind::File && node.held != Held::None;
-        let seen = seen.filter(|_| is_stored);
+        let seen = seen.filter(|now| is_stored && node.has_noted_bytes(now));
         if let Some(target) = node::child(&self.c, parent, name.as_bytes())? {
             if target.id == id {
                 return Ok(());

@@ -181,6 +181,15 @@ impl Node {
         (self.size, self.mtime_ns, self.sha256)
     }
 
+    /// Whether a stored file that looks like `now` has the bytes it had when it was last noted. While it
+    /// is changed in place, another name or time must not pass for the end of that: a kill would leave
+    /// half of the change as what was there before.
+    pub fn has_noted_bytes(&self, now: &Seen) -> bool {
+        let bytes = |seen: &Seen| (seen.size, seen.mtime_ns, seen.ino);
+        self.writing != Writing::Open
+            || (self.seen.as_ref()).is_none_or(|noted| bytes(noted) == bytes(now))
+    }
+
     /// Whether what it shows can be taken for the bytes that `other` shows.
     pub fn has_bytes_of(&self, other: &Node) -> bool {
         same_bytes(self.bytes(), other.bytes())

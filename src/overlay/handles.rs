@@ -302,6 +302,14 @@ impl Opens {
     pub fn is_being_written(&self, id: NodeId) -> bool {
         self.node(id).is_some_and(|n| n.lock().session.is_some())
     }
+
+    /// Whether somebody writes the file who has not closed it.
+    pub fn is_unfinished(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|n| {
+            let state = n.lock();
+            state.session.is_some() && state.closed_writers < state.writers
+        })
+    }
 }
 
 /// What the upload queue asks of the mount.

@@ -245,7 +245,10 @@ impl Overlay {
             return Ok(());
         };
         let local = self.is_local_only(&path);
-        if Some(seen(&facts)) == node.seen || local {
+        // Another file, which a rename put there just before the end, or somebody since: the comparison
+        // of its directory will tell, too.
+        let is_another = node.seen.is_some_and(|noted| noted.ino != facts.ino);
+        if Some(seen(&facts)) == node.seen || local || is_another {
             return self
                 .index
                 .edit(move |w| w.set_writing(id, Writing::No, now));

@@ -4,7 +4,7 @@
 //! through by the next start. Where the comparison of the folder would do that by itself,
 //! nothing is noted for it: a file without a version at any remote, and nothing sent under its name
 //! that was not answered, is gone from its old name and found under the new one, and that is the way
-//! of `tmp + rename`. Anything else is noted first, for its old name would show what a remote has of
+//! of `tmp + rename`. Anything else, and what somebody is still writing, is noted first, for its old name would show what a remote has of
 //! it, which may be older (promise P3), or forget whose that is (promise P5).
 
 use super::Overlay;
@@ -267,20 +267,24 @@ impl Overlay {
         };
         if node.kind == NodeKind::File && node.held != Held::None {
             let facts = seen(&self.store.root().stat(&self.path_of(id)?)?);
-            self.index.edit(move |w| w.saw(id, facts))?;
+            if node.has_noted_bytes(&facts) {
+                self.index.edit(move |w| w.saw(id, facts))?;
+            }
         }
         Ok(())
     }
 
     /// Whether a remote has something under the node's old name, or may have in a moment, that it
     /// would show once the bytes are elsewhere; or that is only known to be ours, for nobody
-    /// answered it, as long as the name is not taken for removed by hand.
+    /// answered it, as long as the name is not taken for removed by hand. Or whether it is half
+    /// written, which nobody could tell of a file that is found under a new name.
     fn is_to_be_noted(&self, node: &Node, old: &RelPath) -> Result<bool> {
         Ok(match node.kind {
             NodeKind::Dir => true,
             NodeKind::Symlink => false,
             NodeKind::File => {
                 self.uploads.is_uploading(node.id)
+                    || self.opens.is_unfinished(node.id)
                     || self.index.glance(|c| {
                         Ok(rows::has_replicas(c, node.id)? || outbox::is_unanswered(c, old)?)
                     })?

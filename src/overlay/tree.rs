@@ -10,7 +10,7 @@ use super::{Answer, Attr, Caller, Overlay};
 use crate::beneath::{FileKind, set_mode_of, set_times_of};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Attrs, Held, NewNode, Node, NodeId, NodeKind, node as rows};
+use crate::index::{Attrs, Held, NewNode, Node, NodeId, NodeKind, Writing, node as rows};
 use crate::path::{Name, RelPath};
 use crate::transfer::commit::seen;
 
@@ -268,6 +268,9 @@ impl Overlay {
             (_, Held::None) => return Ok(()),
             _ => {}
         }
+        // Asked before the time is changed.
+        let has_noted_bytes = node.writing != Writing::Open
+            || (root.stat(path)).is_ok_and(|facts| node.has_noted_bytes(&seen(&facts)));
         let ours = if node.kind == NodeKind::Dir {
             0o700
         } else {
@@ -285,7 +288,7 @@ impl Overlay {
         if attrs.mtime_ns.is_some() {
             unless_missing(root.set_times(path, None, attrs.mtime_ns))?;
         }
-        if node.kind == NodeKind::File && node.seen.is_some() {
+        if node.kind == NodeKind::File && node.seen.is_some() && has_noted_bytes {
             let (id, facts) = (node.id, root.stat(path));
             if let Ok(facts) = facts {
                 let mut now = seen(&facts);

@@ -125,7 +125,9 @@ impl Overlay {
         if node.kind == NodeKind::File && node.seen.is_some() {
             let facts = self.store.root().stat(&self.path_of(id)?)?;
             let now = crate::transfer::commit::seen(&facts);
-            self.index.edit(move |w| w.saw(id, now))?;
+            if node.has_noted_bytes(&now) {
+                self.index.edit(move |w| w.saw(id, now))?;
+            }
         }
         Ok(())
     }

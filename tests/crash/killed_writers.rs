@@ -1,16 +1,19 @@
 //! Writers that a signal ends in the middle of a file (promise P4).
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use super::common::{self, Lab, Mount, Server, bytes, eventually, put};
 
 /// 50 MB, of which a killed writer gets about half done.
 const WHOLE: usize = 50_000_000;
 
-fn python(script: &str, path: &std::path::Path) -> Child {
+fn python(script: &str, path: &Path) -> Child {
     Command::new("python3")
         .args(["-c", script])
         .arg(path)
@@ -253,5 +256,143 @@ fn p3_a_child_killed_after_the_close_takes_nothing_back() {
         );
         assert_eq!(scene.orphans(), 0);
         fs::write(&path, vec![b'x'; WHOLE]).unwrap();
+    });
+}
+
+#[test]
+fn p4_another_name_or_mode_does_not_end_a_change_in_place() {
+    type Change = fn(&Path);
+    let renamed: Change = |at| fs::rename(at.join("old.bin"), at.join("new.bin")).unwrap();
+    let changed: Change = |at| {
+        let mode = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(at.join("old.bin"), mode).unwrap();
+        let times = fs::FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+        File::open(at.join("old.bin"))
+            .unwrap()
+            .set_times(times)
+            .unwrap();
+    };
+    for (change, name) in [(renamed, "new.bin"), (changed, "old.bin")] {
+        let lab = Lab::new();
+        let server = lab.serve("srv", &[]);
+        put(&server.root.join("old.bin"), &bytes(1, 5000));
+        let args = [
+            "--remote",
+            server.url.as_str(),
+            "--upload",
+            "--min-free",
+            "1MiB",
+        ];
+        let mount = lab.mount("mnt", &args);
+        eventually("the file is listed", || mount.path("old.bin").exists());
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(mount.path("old.bin"))
+            .unwrap();
+        file.write_all(&bytes(2, 2500)).unwrap();
+        change(&mount.at);
+        let pid = mount.pid().to_string();
+        assert!(common::signal(&pid, "-9"));
+        eventually("the dead mount is detached", || {
+            !common::is_mounted(&mount.at)
+        });
+        drop((file, mount));
+
+        let mount = lab.mount("mnt", &args);
+        let notes = mount.status()["notes"].to_string();
+        let said = format!("{name}: was left unfinished while it was changed in place");
+        assert!(notes.contains(&said), "{notes}");
+        mount.verb(&["flush"]);
+        put(&mount.path("another"), b"goes up");
+        eventually("others go up", || server.root.join("another").exists());
+        for entry in ["old.bin", "new.bin"] {
+            if let Ok(found) = fs::read(server.root.join(entry)) {
+                assert_eq!(found, bytes(1, 5000), "{entry}");
+            }
+        }
+        // Written again, it goes up.
+        put(&mount.path(name), &bytes(3, 700));
+        mount.flush();
+        assert_eq!(fs::read(server.root.join(name)).unwrap(), bytes(3, 700));
+    }
+}
+
+/// A mount whose daemon dies when a rename has changed the tree, and its server.
+fn dying_in_a_rename(lab: &Lab) -> (Server, Mount<'_>) {
+    let server = lab.serve("srv", &[]);
+    put(&server.root.join("old.bin"), &bytes(1, 5000));
+    let (args, env) = (args(&server), [("LARDER_CRASH_AT", "rename.tree")]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mount = lab.try_mount_with("mnt", &env, &args).ok().unwrap();
+    eventually("the file is listed", || mount.path("old.bin").exists());
+    (server, mount)
+}
+
+fn args(server: &Server) -> [String; 5] {
+    let args = [
+        "--remote",
+        server.url.as_str(),
+        "--upload",
+        "--min-free",
+        "1MiB",
+    ];
+    args.map(str::to_owned)
+}
+
+/// Renames, which is the end, and mounts again.
+fn renamed<'a>(lab: &'a Lab, server: &Server, mount: Mount<'_>, from: &str, to: &str) -> Mount<'a> {
+    assert!(fs::rename(mount.path(from), mount.path(to)).is_err());
+    eventually("the dead mount is detached", || {
+        !common::is_mounted(&mount.at)
+    });
+    drop(mount);
+    let args = args(server);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    lab.mount("mnt", &args)
+}
+
+#[test]
+fn p3_a_whole_file_that_was_put_over_one_being_changed_goes_up() {
+    let lab = Lab::new();
+    let (server, mount) = dying_in_a_rename(&lab);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(mount.path("old.bin"))
+        .unwrap();
+    file.write_all(&bytes(2, 2500)).unwrap();
+    // Its own close() was answered; the file is not at its end yet.
+    super::ledger::close(file.try_clone().unwrap()).unwrap();
+    put(&mount.path("new.tmp"), &bytes(3, 700));
+    let mount = renamed(&lab, &server, mount, "new.tmp", "old.bin");
+    drop(file);
+    mount.flush();
+    assert_eq!(fs::read(mount.path("old.bin")).unwrap(), bytes(3, 700));
+    assert_eq!(
+        fs::read(server.root.join("old.bin")).unwrap(),
+        bytes(3, 700)
+    );
+}
+
+#[test]
+fn p4_a_new_file_that_is_renamed_half_written_is_not_whole_after_a_kill() {
+    let lab = Lab::new();
+    let (server, mount) = dying_in_a_rename(&lab);
+    let url = server.url.clone();
+    server.kill();
+    put(&mount.path("made.bin"), &bytes(2, 5000));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(mount.path("made.bin"))
+        .unwrap();
+    file.write_all(&bytes(3, 2500)).unwrap();
+    assert!(fs::rename(mount.path("made.bin"), mount.path("b.bin")).is_err());
+    eventually("the dead mount is detached", || {
+        !common::is_mounted(&mount.at)
+    });
+    drop((file, mount));
+    let mount = lab.mount("mnt", &["--remote", &url, "--upload", "--min-free", "1MiB"]);
+    let said = "b.bin: was left unfinished while it was changed in place";
+    eventually("it is said", || {
+        mount.status()["notes"].to_string().contains(said)
     });
 }
