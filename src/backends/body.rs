@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::timeout;
 
 use super::pulse::Pulse;
-use super::{ByteStream, Upload};
+use super::{ByteStream, Source, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::object::ByteRange;
 
@@ -38,7 +38,7 @@ pub(super) fn outgoing(upload: &Upload, range: ByteRange, pulse: &Pulse) -> Byte
 }
 
 /// `range` of a file, if `check` still holds when its last byte was read.
-pub fn range_stream(file: Arc<File>, range: ByteRange, check: Check) -> ByteStream {
+pub fn range_stream(file: Arc<Source>, range: ByteRange, check: Check) -> ByteStream {
     let step = move |at: u64| {
         let (file, check) = (file.clone(), check.clone());
         async move {
@@ -256,7 +256,7 @@ mod tests {
     async fn a_file_streams_in_chunks_and_notices_that_it_shrank() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![7; CHUNK + 5]).unwrap();
-        let file = Arc::new(file);
+        let file = Arc::new(Source::from(file));
         let upload = Upload {
             file: file.clone(),
             ..upload_of(b"", 1)

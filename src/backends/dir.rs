@@ -251,7 +251,7 @@ impl Backend for Directory {
         let range = body::cut(range, meta.size);
         let opened = meta.version.clone();
         let check: body::Check = Arc::new(move |file| unchanged(file, &opened));
-        let bytes = body::range_stream(Arc::new(file), range.clone(), check);
+        let bytes = body::range_stream(Arc::new(file.into()), range.clone(), check);
         let body = body::exactly(bytes, range.end - range.start, self.times.stall);
         Ok(Download {
             meta,

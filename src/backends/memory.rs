@@ -214,7 +214,7 @@ pub(crate) fn upload_of(bytes: &[u8], mtime_ns: i64) -> Upload {
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, bytes).unwrap();
     Upload {
-        file: Arc::new(file),
+        file: Arc::new(file.into()),
         size: bytes.len() as u64,
         mtime_ns,
         sha256: sha256(bytes),

@@ -22,7 +22,9 @@ pub mod s3;
 pub mod url;
 mod verdict;
 
+use std::any::Any;
 use std::fs::File;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,12 +140,42 @@ pub trait Proof: Send {
 /// often as needed; it must not change meanwhile, and `sha256` proves that it did not.
 #[derive(Debug, Clone)]
 pub struct Upload {
-    pub file: Arc<File>,
+    pub file: Arc<Source>,
     pub size: u64,
     pub mtime_ns: i64,
     pub sha256: Sha256,
     /// How fast it may be read.
     pub pace: rate::Pace,
+}
+
+/// A file whose bytes are sent.
+#[derive(Debug)]
+pub struct Source {
+    file: File,
+    // Fields are dropped in this order.
+    _tied: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Source {
+    /// A file with something that is dropped once the file is closed.
+    pub fn tied(file: File, tied: Arc<dyn Any + Send + Sync>) -> Source {
+        let _tied = Some(tied);
+        Source { file, _tied }
+    }
+}
+
+impl From<File> for Source {
+    fn from(file: File) -> Source {
+        Source { file, _tied: None }
+    }
+}
+
+impl Deref for Source {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
 }
 
 /// An object to be made of another one of the same remote, or of itself with another time.

@@ -313,7 +313,7 @@ impl Overlay {
         let weak = Arc::downgrade(&overlay);
         let make_room = move || {
             let freed = weak.upgrade().map(|overlay| overlay.make_room_now());
-            matches!(freed, Some(Ok(bytes)) if bytes > 0)
+            matches!(freed, Some(Ok(true)))
         };
         overlay.downloads.set_room(make_room);
         let weak = Arc::downgrade(&overlay);

@@ -47,6 +47,8 @@ impl Overlay {
             // Nothing else makes the room that it takes to note what makes room.
             Err(error) if error.kind() == Kind::NoSpace => {
                 self.end_removal(removal);
+                // It takes its room until those who were sending it have closed it.
+                self.uploads.wait_for_given_up();
                 record()?;
             }
             Err(error) => {

@@ -279,8 +279,8 @@ impl Overlay {
         Ok(gone)
     }
 
-    /// Makes room for somebody who met a full disk. Returns the bytes freed.
-    pub(super) fn make_room_now(&self) -> Result<u64> {
+    /// Makes room for somebody who met a full disk. Returns whether there may be some.
+    pub(super) fn make_room_now(&self) -> Result<bool> {
         let gone = match self.evict_some(AT_ONCE) {
             Err(error) if error.kind() == Kind::NoSpace => {
                 // The index needs some itself, to note what went: that is unlinked first.
@@ -290,10 +290,7 @@ impl Overlay {
             done => done?,
         };
         self.store.empty_graveyard()?;
-        match gone.bytes {
-            0 => self.downloads.prune_idle(),
-            bytes => Ok(bytes),
-        }
+        Ok(gone.bytes > 0 || self.uploads.wait_for_given_up() || self.downloads.prune_idle()? > 0)
     }
 
     /// Evicts what is clean and closed at `path` and beneath it. Returns what went, and how many

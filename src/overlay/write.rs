@@ -336,7 +336,7 @@ impl Overlay {
     pub(super) fn with_room<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         match work() {
             Err(error) if error.kind() == Kind::NoSpace => {
-                if self.make_room_now()? == 0 {
+                if !self.make_room_now()? {
                     return Err(error);
                 }
                 work()

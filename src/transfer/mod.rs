@@ -12,6 +12,7 @@ pub mod flight;
 mod flights;
 pub mod footer;
 mod front;
+mod given_up;
 mod landing;
 pub mod order;
 mod pilot;

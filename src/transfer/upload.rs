@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256 as Hasher};
@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::burst::Burst;
 use super::commit::{Commit, seen};
 use super::download::Downloads;
+use super::given_up::{GivenUp, Reading};
 use super::order::Order;
 use super::queue::{Lanes, Waiting, back_off, next_ready};
-use crate::backends::Upload;
 use crate::backends::rate::Pace;
 use crate::backends::remote::{Remote, Remotes};
+use crate::backends::{Source, Upload};
 use crate::beneath::{Mode, OFlags, facts_of};
 use crate::clock::Chance;
 use crate::crash;
@@ -41,6 +42,8 @@ const PAGE: usize = 64;
 const IDLE: Duration = Duration::from_secs(30);
 /// Time between two passes through the outbox at least.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long somebody who needs room waits for those who still read a removed file.
+const GIVEN_UP: Duration = Duration::from_secs(1);
 /// Longest wait in a lane after a failure that could not be noted.
 const UNNOTED_MAX_MS: i64 = 5000;
 
@@ -71,6 +74,7 @@ pub struct Uploads {
     kick: Notify,
     burst: Mutex<Option<Burst>>,
     running: Mutex<HashMap<i64, Running>>,
+    given_up: Arc<GivenUp>,
     active: AtomicUsize,
     idle: Notify,
 }
@@ -80,6 +84,7 @@ struct Running {
     key: Box<[u8]>,
     node: Option<NodeId>,
     cancel: CancellationToken,
+    reading: Weak<Reading>,
 }
 
 impl Uploads {
@@ -104,6 +109,7 @@ impl Uploads {
             kick: Notify::new(),
             burst: Mutex::new(None),
             running: Mutex::new(HashMap::new()),
+            given_up: Arc::default(),
             active: AtomicUsize::new(0),
             idle: Notify::new(),
         })
@@ -128,12 +134,19 @@ impl Uploads {
         self.kick.notify_one();
     }
 
-    /// Gives up transfers of this node, for it is about to be written.
+    /// Gives up transfers of this node, for it is about to be written, replaced or removed.
     pub fn cancel(&self, id: NodeId) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for transfer in running.values().filter(|r| r.node == Some(id)) {
+            self.given_up.add(&transfer.reading);
             transfer.cancel.cancel();
         }
+    }
+
+    /// Waits until what was given up has no file open any more, for somebody who needs the room.
+    /// Returns whether any has closed its file since this was asked last. Blocks, but not for long.
+    pub fn wait_for_given_up(&self) -> bool {
+        self.given_up.wait(GIVEN_UP)
     }
 
     /// Whether the node's bytes are going up now.
@@ -267,7 +280,7 @@ impl Uploads {
     }
 
     fn start(self: &Arc<Self>, row: OutboxRow, key: Box<[u8]>) {
-        let cancel = CancellationToken::new();
+        let (cancel, reading) = (CancellationToken::new(), self.given_up.reading());
         let node = match &row.operation {
             Operation::Put(id) => Some(*id),
             Operation::Delete(_) => None,
@@ -277,6 +290,7 @@ impl Uploads {
             key,
             node,
             cancel: cancel.clone(),
+            reading: Arc::downgrade(&reading),
         };
         match self
             .running
@@ -293,7 +307,7 @@ impl Uploads {
         tokio::spawn(async move {
             let ended = tokio::select! {
                 () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "the file was opened for writing")),
-                ended = this.transfer(&row) => ended,
+                ended = this.transfer(&row, reading) => ended,
             };
             if let Err(error) = ended {
                 this.note_failure(&row, &error).await;
@@ -335,7 +349,7 @@ impl Uploads {
         }
     }
 
-    async fn transfer(&self, row: &OutboxRow) -> Result<()> {
+    async fn transfer(&self, row: &OutboxRow, reading: Arc<Reading>) -> Result<()> {
         let Some(remote) = self.remotes.get(row.remote).cloned() else {
             return Err(Error::new(
                 Kind::Unsupported,
@@ -343,7 +357,7 @@ impl Uploads {
             ));
         };
         match &row.operation {
-            Operation::Put(id) => self.put(row, *id, &remote).await,
+            Operation::Put(id) => self.put(row, *id, &remote, reading).await,
             Operation::Delete(key) => self.delete(row, key, &remote).await,
         }
     }
@@ -366,7 +380,13 @@ impl Uploads {
         }
     }
 
-    async fn put(&self, row: &OutboxRow, id: NodeId, remote: &Arc<Remote>) -> Result<()> {
+    async fn put(
+        &self,
+        row: &OutboxRow,
+        id: NodeId,
+        remote: &Arc<Remote>,
+        reading: Arc<Reading>,
+    ) -> Result<()> {
         let index = &self.commit.index;
         let now = index.read(|c| outbox::row(c, row.id))?;
         if now.is_none_or(|now| (now.generation, &now.base) != (row.generation, &row.base)) {
@@ -400,7 +420,7 @@ impl Uploads {
                 return Err(Error::new(Kind::Busy, "the file changed meanwhile").about(&path));
             }
         }
-        let upload = self.prepare(&node, &path).await?;
+        let upload = self.prepare(&node, &path, reading).await?;
         if self.is_known_there(row, &node, &path, &upload)? {
             self.metrics.upload_skipped.add(1);
             return self.finish(row, path, Sent::Known).await;
@@ -473,7 +493,7 @@ impl Uploads {
     }
 
     /// Opens and hashes the file. Errors: `Busy` if it changed meanwhile.
-    async fn prepare(&self, node: &Node, path: &RelPath) -> Result<Upload> {
+    async fn prepare(&self, node: &Node, path: &RelPath, reading: Arc<Reading>) -> Result<Upload> {
         let (commit, id, path) = (self.commit.clone(), node.id, path.clone());
         let mtime_ns = node.mtime_ns;
         let touched = node.touched;
@@ -496,7 +516,7 @@ impl Uploads {
                 before.mtime_ns
             };
             Ok(Upload {
-                file: Arc::new(file),
+                file: Arc::new(Source::tied(file, reading)),
                 size: before.size,
                 mtime_ns,
                 sha256,

@@ -72,7 +72,7 @@ pub fn upload(bytes: &[u8]) -> Upload {
     let file: File = tempfile::tempfile().unwrap();
     file.write_all_at(bytes, 0).unwrap();
     Upload {
-        file: Arc::new(file),
+        file: Arc::new(file.into()),
         size: bytes.len() as u64,
         mtime_ns: MTIME,
         sha256: Sha256(sha2::Sha256::digest(bytes).into()),

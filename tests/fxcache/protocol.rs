@@ -46,7 +46,7 @@ fn upload(content: &[u8]) -> Upload {
     let file = tempfile::tempfile().unwrap();
     file.write_all_at(content, 0).unwrap();
     Upload {
-        file: Arc::new(file),
+        file: Arc::new(file.into()),
         size: content.len() as u64,
         mtime_ns: 1,
         sha256: Sha256(sha2::Sha256::digest(content).into()),

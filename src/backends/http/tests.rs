@@ -458,9 +458,8 @@ async fn p5_what_becomes_of_an_upload_is_told_truly() {
 fn large(size: u64) -> Upload {
     let file = tempfile::tempfile().unwrap();
     file.set_len(size).unwrap();
-    let file = Arc::new(file);
     Upload {
-        file,
+        file: Arc::new(file.into()),
         size,
         ..upload_of(b"", 7)
     }
