@@ -4,8 +4,9 @@
 //! through by the next start. Where the comparison of the folder would do that by itself,
 //! nothing is noted for it: a file without a version at any remote, and nothing sent under its name
 //! that was not answered, is gone from its old name and found under the new one, and that is the way
-//! of `tmp + rename`. Anything else, and what somebody is still writing, is noted first, for its old name would show what a remote has of
-//! it, which may be older (promise P3), or forget whose that is (promise P5).
+//! of `tmp + rename`. Anything else is noted first, for its old name would show what a remote has of
+//! it, which may be older (promise P3), or forget whose that is (promise P5). So is what somebody is
+//! still writing, which would be found under the new name and taken for whole (promise P4).
 
 use super::Overlay;
 use super::remove::Removal;

@@ -6,9 +6,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use futures_util::{TryStreamExt, stream};
 
@@ -21,10 +20,8 @@ use super::App;
 use super::activity::Did;
 use super::get;
 use super::problem::{Answer, Problem};
+use super::question::whole;
 use super::tree::CHUNK;
-
-/// Within this a question has to come whole.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is still to be answered, and to whom.
 struct Asked {
@@ -35,7 +32,7 @@ struct Asked {
 
 /// Answers with the files that the lines of `body` name.
 pub async fn batch(app: &Arc<App>, peer: IpAddr, body: Body) -> Answer {
-    let wanted = wanted(&question(body).await?)?;
+    let wanted = wanted(&whole(body, BATCH_MAX * LINE_MAX).await?)?;
     app.tree.root.check()?;
     let asked = Asked {
         app: app.clone(),
@@ -59,17 +56,6 @@ pub async fn batch(app: &Arc<App>, peer: IpAddr, body: Body) -> Answer {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(BATCH_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
-}
-
-async fn question(body: Body) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(PATIENCE, to_bytes(body, BATCH_MAX * LINE_MAX)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(bad("the body was cut off or is too long")),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not come within a minute",
-        )),
-    }
 }
 
 fn bad(why: impl Into<String>) -> Problem {

@@ -8,7 +8,7 @@
 //! The files: `place`, `root` and `home` are where things are; `tree` is what is there; `sweep` and
 //! `watch` keep it current, `sweeper` and `refresh` say when and how far; `listen` and `routes`
 //! are the way in; `get`, `batch`, `put`, `delete` and `listing` answer, and `fxcache` in the words of
-//! another protocol, `s3` in those of a third; `conditions`, `access` and `problem` are the rules they answer by; `activity`
+//! another protocol, `s3` in those of a third; `question` takes in what is asked; `conditions`, `access` and `problem` are the rules they answer by; `activity`
 //! and `page` are for people.
 
 use std::net::SocketAddr;
@@ -40,6 +40,7 @@ mod page;
 mod place;
 mod problem;
 mod put;
+mod question;
 mod refresh;
 mod root;
 mod routes;

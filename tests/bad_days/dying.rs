@@ -17,6 +17,10 @@ fn name(n: u64) -> String {
     format!("f{n:03}.bin")
 }
 
+fn stored<'a>(store: &'a str, url: &'a str) -> [&'a str; 4] {
+    ["--store", store, "--remote", url]
+}
+
 /// Copies as a user does; whether that was said to have worked.
 fn copies(from: &Path, to: &Path) -> bool {
     ends(Command::new("cp").arg(from).arg(to)).status.success()
@@ -31,15 +35,8 @@ fn p11_a_disk_without_room_for_names_takes_none_and_loses_none() {
     let server = lab.serve("srv", &[]);
     let disk = Disk::with_inodes(&lab, "disk", 60);
     let store = disk.at.to_str().unwrap();
-    let args = [
-        "--store",
-        store,
-        "--remote",
-        &server.url,
-        "--upload",
-        "--min-free",
-        "0",
-    ];
+    let more = ["--upload", "--min-free", "0"];
+    let args = [&stored(store, &server.url)[..], &more].concat();
     let mount = lab.mount("mnt", &args);
     mount.sync();
     // Whatever does not fit is read all the same, or an error; what is read is right.
@@ -93,14 +90,8 @@ fn p3_a_disk_that_dies_hangs_nobody_and_keeps_what_was_synced() {
     let server = lab.serve("srv", &[]);
     let disk = Disk::mortal(&lab, "disk");
     let store = disk.at.to_str().unwrap().to_owned();
-    let args = [
-        "--store",
-        &store,
-        "--remote",
-        &server.url,
-        "--min-free",
-        "0",
-    ];
+    let more = ["--min-free", "0"];
+    let args = [&stored(&store, &server.url)[..], &more].concat();
     let mount = lab.mount("mnt", &args);
     mount.sync();
     assert!(is_there(&mount.path(name(0)), &bytes(0, 50_000)));
@@ -155,15 +146,8 @@ fn p7_a_store_that_is_changed_by_hand_beneath_its_mount() {
     }
     let server = lab.serve("srv", &[]);
     let store = lab.dir("store");
-    let args = [
-        "--store",
-        store.to_str().unwrap(),
-        "--remote",
-        &server.url,
-        "--upload",
-        "--prefetch",
-        "0",
-    ];
+    let more = ["--upload", "--prefetch", "0"];
+    let args = [&stored(store.to_str().unwrap(), &server.url)[..], &more].concat();
     let mount = lab.mount("mnt", &args);
     mount.sync();
     for n in 0..6 {
@@ -260,13 +244,8 @@ fn p7_an_index_that_somebody_locks_or_removes_amid_a_mount() {
     }
     let server = lab.serve("srv", &[]);
     let store = lab.dir("store");
-    let args = [
-        "--store",
-        store.to_str().unwrap(),
-        "--remote",
-        &server.url,
-        "--upload",
-    ];
+    let more = ["--upload"];
+    let args = [&stored(store.to_str().unwrap(), &server.url)[..], &more].concat();
     let mount = lab.mount("mnt", &args);
     mount.sync();
     works(&mount, 0, &server.root);

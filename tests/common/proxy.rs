@@ -44,23 +44,35 @@ pub struct Proxy {
     pub url: String,
 }
 
+/// Gives `take` whoever connects to the address that is returned, until `is_over`.
+pub fn listen(
+    is_over: impl Fn() -> bool + Send + 'static,
+    take: impl Fn(TcpStream) + Send + 'static,
+) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        while !is_over() {
+            match listener.accept() {
+                Ok((client, _)) => take(client),
+                Err(_) => thread::sleep(LOOK),
+            }
+        }
+    });
+    url
+}
+
 impl Proxy {
     /// A wire to the server at `url`, open.
     pub fn to(url: &str) -> Proxy {
         let target = url.trim_start_matches("http://").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State::default());
-        listener.set_nonblocking(true).unwrap();
-        let shared = state.clone();
-        thread::spawn(move || {
-            while !shared.ended.load(Ordering::SeqCst) {
-                match listener.accept() {
-                    Ok((client, _)) => join(client, &target, &shared),
-                    Err(_) => thread::sleep(LOOK),
-                }
-            }
-        });
+        let (shared, ending) = (state.clone(), state.clone());
+        let url = listen(
+            move || ending.ended.load(Ordering::SeqCst),
+            move |client| join(client, &target, &shared),
+        );
         Proxy { state, url }
     }
 

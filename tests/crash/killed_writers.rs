@@ -90,17 +90,15 @@ impl Scene<'_> {
     }
 }
 
+fn uploading(url: &str) -> [&str; 5] {
+    ["--remote", url, "--upload", "--min-free", "1MiB"]
+}
+
 fn with_scene(args: &[&str], test: impl FnOnce(&Scene<'_>)) {
     let lab = Lab::new();
     let server = lab.serve("srv", &[]);
     put(&server.root.join("old.bin"), &bytes(1, 5000));
-    let base = [
-        "--remote",
-        server.url.as_str(),
-        "--upload",
-        "--min-free",
-        "1MiB",
-    ];
+    let base = uploading(&server.url);
     let mount = lab.mount("mnt", &[&base, args].concat());
     let other = lab.mount("other", &base);
     for at in [&mount, &other] {
@@ -276,13 +274,7 @@ fn p4_another_name_or_mode_does_not_end_a_change_in_place() {
         let lab = Lab::new();
         let server = lab.serve("srv", &[]);
         put(&server.root.join("old.bin"), &bytes(1, 5000));
-        let args = [
-            "--remote",
-            server.url.as_str(),
-            "--upload",
-            "--min-free",
-            "1MiB",
-        ];
+        let args = uploading(&server.url);
         let mount = lab.mount("mnt", &args);
         eventually("the file is listed", || mount.path("old.bin").exists());
         let mut file = OpenOptions::new()
@@ -321,22 +313,11 @@ fn p4_another_name_or_mode_does_not_end_a_change_in_place() {
 fn dying_in_a_rename(lab: &Lab) -> (Server, Mount<'_>) {
     let server = lab.serve("srv", &[]);
     put(&server.root.join("old.bin"), &bytes(1, 5000));
-    let (args, env) = (args(&server), [("LARDER_CRASH_AT", "rename.tree")]);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mount = lab.try_mount_with("mnt", &env, &args).ok().unwrap();
+    let env = [("LARDER_CRASH_AT", "rename.tree")];
+    let mount = lab.try_mount_with("mnt", &env, &uploading(&server.url));
+    let mount = mount.ok().unwrap();
     eventually("the file is listed", || mount.path("old.bin").exists());
     (server, mount)
-}
-
-fn args(server: &Server) -> [String; 5] {
-    let args = [
-        "--remote",
-        server.url.as_str(),
-        "--upload",
-        "--min-free",
-        "1MiB",
-    ];
-    args.map(str::to_owned)
 }
 
 /// Renames, which is the end, and mounts again.
@@ -346,9 +327,7 @@ fn renamed<'a>(lab: &'a Lab, server: &Server, mount: Mount<'_>, from: &str, to: 
         !common::is_mounted(&mount.at)
     });
     drop(mount);
-    let args = args(server);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    lab.mount("mnt", &args)
+    lab.mount("mnt", &uploading(&server.url))
 }
 
 #[test]

@@ -87,6 +87,22 @@ fn content_at(path: &Path) -> Option<usize> {
 
 /// All files beneath `root`, each of which is whole.
 fn files(root: &Path) -> Result<View, String> {
+    walk(root, |path, at| {
+        let Some(bytes) = tried(fs::read(at), path)? else {
+            return Ok(None);
+        };
+        if bytes.is_empty() || bytes != bytes_of(bytes.len()) {
+            return Err(format!("{path}: {} bytes are no whole file", bytes.len()));
+        }
+        Ok(Some(bytes.len()))
+    })
+}
+
+/// What `look` says of each file beneath `root`, but of what Larder keeps there.
+fn walk<F>(root: &Path, look: F) -> Result<View, String>
+where
+    F: Fn(&str, &Path) -> Result<Option<usize>, String>,
+{
     let mut found = View::new();
     let mut work = vec![String::new()];
     while let Some(dir) = work.pop() {
@@ -101,13 +117,9 @@ fn files(root: &Path) -> Result<View, String> {
                 _ if path == ".larder" => {}
                 Ok(kind) if kind.is_dir() => work.push(format!("{path}/")),
                 _ => {
-                    let Some(bytes) = tried(fs::read(entry.path()), &path)? else {
-                        continue;
-                    };
-                    if bytes.is_empty() || bytes != bytes_of(bytes.len()) {
-                        return Err(format!("{path}: {} bytes are no whole file", bytes.len()));
+                    if let Some(content) = look(&path, &entry.path())? {
+                        found.insert(path, content);
                     }
-                    found.insert(path, bytes.len());
                 }
             }
         }
@@ -600,26 +612,7 @@ fn drop_kind<T>(found: io::Result<T>) -> Check {
 
 /// Names and lengths alone: the files may be open for writing.
 fn files_named(root: &Path) -> Result<View, String> {
-    let mut found = View::new();
-    let mut work = vec![String::new()];
-    while let Some(dir) = work.pop() {
-        let Some(entries) = tried(fs::read_dir(root.join(&dir)), &dir)? else {
-            continue;
-        };
-        for entry in entries {
-            let entry = entry.map_err(|e| format!("{dir}: {e}"))?;
-            let path = format!("{dir}{}", entry.file_name().to_string_lossy());
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => work.push(format!("{path}/")),
-                _ => {
-                    if let Some(content) = content_at(&entry.path()) {
-                        found.insert(path, content);
-                    }
-                }
-            }
-        }
-    }
-    Ok(found)
+    walk(root, |_, at| Ok(content_at(at)))
 }
 
 impl Drop for Mounted<'_> {

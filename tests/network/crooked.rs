@@ -1,12 +1,14 @@
 //! A wire that reads each request, and answers it crookedly.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use crate::proxy::listen;
 
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -91,22 +93,15 @@ impl Crooked {
     /// A wire to the server at `url`, straight until told otherwise.
     pub fn to(url: &str) -> Crooked {
         let target = url.trim_start_matches("http://").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State::default());
-        listener.set_nonblocking(true).unwrap();
-        let shared = state.clone();
-        thread::spawn(move || {
-            while !shared.ended.load(Ordering::SeqCst) {
-                match listener.accept() {
-                    Ok((client, _)) => {
-                        let (state, target) = (shared.clone(), target.clone());
-                        thread::spawn(move || serve(&client, &target, &state));
-                    }
-                    Err(_) => thread::sleep(LOOK),
-                }
-            }
-        });
+        let (shared, ending) = (state.clone(), state.clone());
+        let url = listen(
+            move || ending.ended.load(Ordering::SeqCst),
+            move |client| {
+                let (state, target) = (shared.clone(), target.clone());
+                thread::spawn(move || serve(&client, &target, &state));
+            },
+        );
         Crooked { state, url }
     }
 

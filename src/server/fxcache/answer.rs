@@ -1,17 +1,12 @@
 //! How answers look: JSON as Flask writes it, errors as `{"error": …}`, times as Python has them.
 
-use std::time::Duration;
-
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::server::problem::{Problem, Reason};
-
-/// For a question's body to come.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a handler returns.
 pub type Reply = Result<Response<Body>, Refusal>;
@@ -71,18 +66,6 @@ impl IntoResponse for Refusal {
         response.extensions_mut().insert(reason);
         self.problem.mark(response.headers_mut());
         response
-    }
-}
-
-/// The whole body of a question, if it is of at most `most` bytes and comes in time.
-pub async fn whole(body: Body, most: usize) -> Result<Bytes, Refusal> {
-    match tokio::time::timeout(PATIENCE, to_bytes(body, most)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(Refusal::bad("the body was cut off or is too long")),
-        Err(_) => {
-            let why = "the body did not come within a minute";
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, why))
-        }
     }
 }
 

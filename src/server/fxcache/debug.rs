@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::server::access::Need;
 use crate::server::put::drain;
+use crate::server::question::whole;
 
 use super::Asked;
-use super::answer::{Refusal, Reply, local_time, ok, whole, written};
+use super::answer::{Refusal, Reply, local_time, ok, written};
 use super::path::value;
 
 /// Machines that are remembered; the log that came first makes room.

@@ -19,10 +19,11 @@ use crate::server::App;
 use crate::server::access::Need;
 use crate::server::disk::blocking;
 use crate::server::put::drain;
+use crate::server::question::whole;
 use crate::server::tree::{Look, Tree};
 
 use super::Asked;
-use super::answer::{Refusal, Reply, float_time, ok, whole};
+use super::answer::{Refusal, Reply, float_time, ok};
 use super::path::{Named, asked};
 
 /// Paths in one batch.
