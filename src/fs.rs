@@ -71,13 +71,13 @@ impl Filesystem for Edge {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = match existing(name) {
             Ok(name) => name,
             Err(error) => return reply.error(errno(&error)),
         };
         let (owner, lasts, parent) = (self.owner, self.lasts(), id(parent));
-        match self.overlay.lookup(parent, &name) {
+        match self.overlay.lookup_for(req.pid(), parent, &name) {
             Answer::Now(found) => reply_found(reply, found, owner, lasts.until(lasts, parent)),
             Answer::Later(pending) => {
                 let overlay = self.overlay.clone();
@@ -250,7 +250,7 @@ impl Filesystem for Edge {
             truncate: flags.0 & libc::O_TRUNC != 0,
         };
         let (edge, overlay, opener) = (self.light(), self.overlay.clone(), req.pid());
-        let answer = self.overlay.open(id(ino), access);
+        let answer = self.overlay.open_for(opener, id(ino), access);
         let told = move |opened: Opened| {
             if opened.writes {
                 overlay.opened_by(opened.fh, opener)?;

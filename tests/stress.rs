@@ -184,3 +184,39 @@ fn p6_many_processes_at_once_hang_nobody_and_read_no_wrong_byte() {
         );
     }
 }
+
+/// Whoever opens a name gets one of the files that have it, however many replace it meanwhile.
+#[test]
+fn p8_a_name_that_many_replace_can_be_opened_at_every_moment() {
+    const WRITERS: u64 = 8;
+    const READERS: u64 = 16;
+    let lab = Lab::new();
+    let server = lab.serve("far", &[]);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    let names = [mount.path("a"), mount.path("b")];
+    names.iter().for_each(|name| put(name, &content(0)));
+    let until = Instant::now() + Duration::from_secs(setting("LARDER_STRESS_SECONDS", 4) as u64);
+    let again = |act: &dyn Fn(u64)| {
+        (1..)
+            .take_while(|_| Instant::now() < until)
+            .map(act)
+            .count()
+    };
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let draft = mount.path(format!(".draft-{writer}"));
+            let (names, again) = (&names, &again);
+            scope.spawn(move || {
+                again(&|n| {
+                    fs::write(&draft, content(writer << 24 | n)).unwrap();
+                    fs::rename(&draft, &names[(n % 2) as usize]).unwrap();
+                })
+            });
+        }
+        for _ in 0..READERS {
+            scope.spawn(|| again(&|n| check(&names[(n % 2) as usize])));
+        }
+    });
+    mount.nothing_waits();
+    mount.unmount();
+}

@@ -16,6 +16,7 @@ mod elsewhere;
 mod fail;
 pub mod handles;
 mod join;
+mod late;
 mod lookup;
 #[cfg(test)]
 mod orders;
@@ -205,6 +206,7 @@ pub struct Overlay {
     outage: OnceLock<outage::Outage>,
     kernel: OnceLock<KernelCache>,
     awaited: Arc<awaited::Awaited>,
+    late: late::Late,
     /// Nothing goes up as long as that is not known.
     in_doubt: Arc<AtomicBool>,
     /// What was found in the folder has its place in the outbox.
@@ -300,6 +302,7 @@ impl Overlay {
             outage: OnceLock::new(),
             kernel: OnceLock::new(),
             awaited: Arc::default(),
+            late: late::Late::default(),
             in_doubt,
             in_order,
             found: AtomicU64::new(0),

@@ -108,6 +108,7 @@ impl Overlay {
 
     /// Does once what [`keep_room`](Overlay::keep_room) does again and again. Blocks.
     pub fn tidy_now(&self, limits: &Limits) -> Result<()> {
+        self.forget_late();
         // On a full disk one may fail where the next one helps.
         let noted = self.write_uses();
         let buried = self.bury_doomed();

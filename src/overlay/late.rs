@@ -1,0 +1,169 @@
+//! Readers that came too late: the file that they had looked up was replaced before they opened it.
+//!
+//! The kernel looks such a name up and opens it once more, and then gives up: where many replace one
+//! file, a reader would be told that it is stale. So what he finds the second time is open already,
+//! and stays open, whatever happens to its name, until he opens it himself.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::read::{Access, Here};
+use super::{Answer, Attr, Overlay};
+use crate::error::{Kind, Result};
+use crate::index::{NodeId, NodeKind};
+use crate::path::Name;
+
+/// Longer than the way to the kernel and back, which a killed reader does not come by any more.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How often a name is looked up that is replaced as often before it can be opened.
+const TRIES: usize = 8;
+
+/// By the number of their threads.
+#[derive(Default)]
+pub(super) struct Late {
+    openers: Mutex<HashMap<u32, Comer>>,
+    /// How many there are, for those who only want to know that there is none.
+    count: AtomicUsize,
+}
+
+struct Comer {
+    until: Instant,
+    /// The handle that is kept for him.
+    kept: Option<u64>,
+}
+
+impl Late {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Comer>> {
+        self.openers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts down whom to keep what for. Returns the handles that nobody needs any more.
+    fn keep(&self, opener: u32, kept: Option<u64>) -> Vec<u64> {
+        let mut openers = self.lock();
+        let mut unneeded = forget_gone(&mut openers);
+        let until = Instant::now() + MOMENT;
+        let before = openers.insert(opener, Comer { until, kept });
+        unneeded.extend(before.and_then(|before| before.kept));
+        self.count.store(openers.len(), Ordering::SeqCst);
+        unneeded
+    }
+
+    fn is_late(&self, opener: u32) -> bool {
+        self.count.load(Ordering::SeqCst) > 0 && self.lock().contains_key(&opener)
+    }
+
+    /// Forgets the opener, who is here, and those who will not come. Returns what was kept for them.
+    fn arrived(&self, opener: Option<u32>) -> Vec<u64> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return Vec::new();
+        }
+        let mut openers = self.lock();
+        let mut unneeded = forget_gone(&mut openers);
+        let arrived = opener.and_then(|opener| openers.remove(&opener));
+        unneeded.extend(arrived.and_then(|arrived| arrived.kept));
+        self.count.store(openers.len(), Ordering::SeqCst);
+        unneeded
+    }
+}
+
+fn forget_gone(openers: &mut HashMap<u32, Comer>) -> Vec<u64> {
+    let now = Instant::now();
+    let gone = openers.extract_if(|_, comer| comer.until <= now);
+    gone.filter_map(|(_, comer)| comer.kept).collect()
+}
+
+impl Overlay {
+    /// [`lookup`](Overlay::lookup) for a thread that may come to open what it finds.
+    pub fn lookup_for(
+        self: &Arc<Self>,
+        opener: u32,
+        parent: NodeId,
+        name: &Name,
+    ) -> Answer<Option<Attr>> {
+        match self.lookup(parent, name) {
+            Answer::Now(Ok(Some(found)))
+                if self.late.is_late(opener) && found.kind == NodeKind::File =>
+            {
+                Answer::Now(self.keep_for(opener, parent, name, found))
+            }
+            found => found,
+        }
+    }
+
+    fn keep_for(
+        &self,
+        opener: u32,
+        parent: NodeId,
+        name: &Name,
+        mut found: Attr,
+    ) -> Result<Option<Attr>> {
+        for _ in 0..TRIES {
+            match self.open_here(found.id) {
+                Ok(Here::Opened(opened)) => {
+                    self.let_go(self.late.keep(opener, Some(opened.fh)));
+                    break;
+                }
+                Err(error) if error.kind() == Kind::Stale => {}
+                // It has to be fetched, or he is told himself why not.
+                _ => break,
+            }
+            match self.lookup_now(parent, name)? {
+                Some(now) => found = now,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// [`open`](Overlay::open) by a thread that can be told to look its file up again.
+    pub fn open_for(
+        self: &Arc<Self>,
+        opener: u32,
+        id: NodeId,
+        access: Access,
+    ) -> Answer<super::Opened> {
+        let kept = self.late.arrived(Some(opener));
+        let answer = self.open(id, access);
+        self.let_go(kept);
+        if access.write || access.truncate {
+            return answer;
+        }
+        match answer {
+            Answer::Now(opened) => {
+                self.note_late(opener, &opened);
+                Answer::Now(opened)
+            }
+            Answer::Later(pending) => {
+                let this = self.clone();
+                Answer::later(async move {
+                    let opened = pending.await;
+                    this.note_late(opener, &opened);
+                    opened
+                })
+            }
+        }
+    }
+
+    fn note_late<T>(&self, opener: u32, opened: &Result<T>) {
+        if opened.as_ref().is_err_and(|e| e.kind() == Kind::Stale) {
+            self.let_go(self.late.keep(opener, None));
+        }
+    }
+
+    /// Closes what was kept for openers that did not come.
+    pub(super) fn forget_late(&self) {
+        self.let_go(self.late.arrived(None));
+    }
+
+    fn let_go(&self, handles: Vec<u64>) {
+        for fh in handles {
+            if let Err(error) = self.release(fh) {
+                tracing::warn!(%error, "a file that was kept open could not be closed");
+            }
+        }
+    }
+}
