@@ -182,6 +182,9 @@ pub struct Status {
     pub limits: LimitsStatus,
     /// Free on the store's disk.
     pub free_bytes: u64,
+    /// Why nothing can be written there; none: it can be.
+    #[serde(default)]
+    pub store_error: Option<String>,
     /// What the mount wants to say: recoveries, refused names, a slow fallback. A line each.
     pub notes: Vec<String>,
 }

@@ -16,7 +16,15 @@ use crate::sync::pace;
 const MOST: usize = 100;
 
 impl Daemon {
+    /// Errors: what is wrong with the disk, if that is why the index cannot be read.
     pub(super) fn status(&self) -> Result<Status> {
+        let unwritable = self.overlay.store.why_unwritable();
+        let store_error = unwritable.as_ref().map(|error| error.message().to_owned());
+        self.status_with(store_error)
+            .map_err(|error| unwritable.map_or(error, |why| why.about(&self.store_shown)))
+    }
+
+    fn status_with(&self, store_error: Option<String>) -> Result<Status> {
         let overlay = &self.overlay;
         let totals = overlay.index.read(holding::totals)?;
         let rows = overlay.index.read(facts::remotes)?;
@@ -50,6 +58,7 @@ impl Daemon {
                 min_free: limits.min_free,
             },
             free_bytes: overlay.store.space()?.free,
+            store_error,
             notes: overlay.notes(),
         })
     }

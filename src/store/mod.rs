@@ -147,6 +147,24 @@ impl Store {
         self.root.space()
     }
 
+    /// Why nothing can be written to the store, as far as one can tell without leaving anything there.
+    #[cfg(target_os = "linux")]
+    pub fn why_unwritable(&self) -> Option<Error> {
+        let unnamed = OFlags::TMPFILE | OFlags::WRONLY;
+        let made = self
+            .larder
+            .open_file(&RelPath::root(), unnamed, Mode::RUSR | Mode::WUSR);
+        // Anything else may be a file system that makes no such files.
+        made.err()
+            .filter(|error| matches!(error.kind(), Kind::ReadOnly | Kind::NoSpace | Kind::Io))
+    }
+
+    /// The same, where there is no way to tell.
+    #[cfg(not(target_os = "linux"))]
+    pub fn why_unwritable(&self) -> Option<Error> {
+        None
+    }
+
     /// A name that nothing of ours has.
     fn fresh(&self) -> u64 {
         self.chance.next_u64()

@@ -60,14 +60,15 @@ impl Store {
         StagedId(self.fresh())
     }
 
-    /// Opens a staged file again, for reading and writing, whatever its mode says.
+    /// Opens a staged file again, for reading, whatever its mode says; also on a disk that nobody can
+    /// write any more.
     pub fn open_staged(&self, id: StagedId) -> Result<File> {
         let path = id.path()?;
-        let open = || self.staged.open_file(&path, OFlags::RDWR, Mode::empty());
+        let open = || self.staged.open_file(&path, OFlags::RDONLY, Mode::empty());
         match open() {
             Err(error) if error.kind() == Kind::Denied => {
                 let mode = self.staged.stat(&path)?.mode;
-                self.staged.set_mode(&path, mode | 0o600)?;
+                self.staged.set_mode(&path, mode | 0o400)?;
                 let opened = open();
                 self.staged.set_mode(&path, mode)?;
                 opened

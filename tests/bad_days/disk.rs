@@ -44,7 +44,25 @@ impl Disk {
             let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status();
             assert!(made.unwrap().success());
         }
-        mounted(&lab.path(name), &["-o", "loop", image.to_str().unwrap()])
+        // Somebody looks after it, as at every start of a machine.
+        let checked = Command::new("e2fsck").arg("-fp").arg(&image).output();
+        assert!(checked.unwrap().status.code().is_some_and(|code| code < 4));
+        let options = "loop,errors=remount-ro";
+        mounted(&lab.path(name), &["-o", options, image.to_str().unwrap()])
+    }
+
+    /// The kernel finds an error on the disk, and lets nobody write any more.
+    pub fn fail(&self) {
+        let of_all = fs::read_to_string("/proc/mounts").unwrap();
+        let at = self.at.to_str().unwrap();
+        let mut devices = of_all.lines().filter_map(|line| {
+            let mut words = line.split(' ');
+            let device = words.next()?.strip_prefix("/dev/loop")?;
+            (words.next() == Some(at)).then_some(device)
+        });
+        let device = devices.next().expect("a disk in a file");
+        let trigger = format!("/sys/fs/ext4/loop{device}/trigger_fs_error");
+        fs::write(trigger, "a test").unwrap();
     }
 
     /// From now on every access is an error; what was not on the disk yet is lost.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::common::{Lab, Mount, bytes, eventually, put};
 use crate::disk::Disk;
-use crate::{ends, errno, state};
+use crate::{complaint, ends, errno, state};
 
 fn is_there(path: &Path, content: &[u8]) -> bool {
     fs::read(path).is_ok_and(|found| found == content)
@@ -113,6 +113,11 @@ fn p3_a_disk_that_dies_hangs_nobody_and_keeps_what_was_synced() {
         !copies(&source, &mount.path("late.bin")),
         "nothing can have been kept"
     );
+    let status = ends(lab.larder().arg("status").arg(&mount.at));
+    if !status.status.success() {
+        let line = complaint(&status);
+        assert!(line.contains(&store), "it is the disk: {line}");
+    }
     ends(Command::new("ls").arg("-la").arg(&mount.at));
     ends(Command::new("rm").arg("-f").arg(mount.path(name(1))));
     mount.nothing_waits();
@@ -135,6 +140,69 @@ fn p3_a_disk_that_dies_hangs_nobody_and_keeps_what_was_synced() {
         assert!(is_there(&mount.path(name(n)), &bytes(n, 50_000)), "{n}");
     }
     assert_eq!(errno(fs::metadata(mount.path("late.bin"))), libc::ENOENT);
+}
+
+#[test]
+fn p3_a_disk_that_turns_read_only_is_read_on_and_keeps_what_it_had() {
+    let lab = Lab::new();
+    for n in 0..4 {
+        put(&lab.path("srv").join(name(n)), &bytes(n, 50_000));
+    }
+    let server = lab.serve("srv", &[]);
+    let disk = Disk::mortal(&lab, "disk");
+    let store = disk.at.to_str().unwrap().to_owned();
+    let more = ["--min-free", "0", "--upload"];
+    let args = [&stored(&store, &server.url)[..], &more].concat();
+    let mount = lab.mount("mnt", &args);
+    mount.sync();
+    assert!(is_there(&mount.path(name(0)), &bytes(0, 50_000)));
+    server.signal("-STOP");
+    let mut synced = File::create(mount.path("synced.bin")).unwrap();
+    synced.write_all(b"synced").unwrap();
+    synced.sync_all().unwrap();
+    drop(synced);
+    let source = lab.path("source");
+    fs::write(&source, b"late").unwrap();
+    disk.fail();
+    server.signal("-CONT");
+    // Closed, whether or not it has got its name by now.
+    assert_eq!(fs::read(mount.path("synced.bin")).unwrap(), b"synced");
+    for n in 0..4 {
+        let read = fs::read(mount.path(name(n)));
+        assert!(
+            read.as_ref().is_ok_and(|read| *read == bytes(n, 50_000)),
+            "{n}: {:?}; {}",
+            read.map(|read| read.len()),
+            mount.status()
+        );
+    }
+    assert!(!copies(&source, &mount.path("late.bin")));
+    // A user is told why.
+    assert_eq!(errno(File::create(mount.path("late.bin"))), libc::EROFS);
+    assert!(fs::remove_file(mount.path(name(1))).is_err());
+    assert!(mount.path(name(1)).exists());
+    let status = mount.status();
+    let why = status["store_error"].as_str();
+    assert!(
+        why.is_some_and(|why| why.starts_with("Read-only file system")),
+        "{status}"
+    );
+    assert_eq!(status["outbox"]["pending"], 1, "{status}");
+    mount.nothing_waits();
+    mount.unmount();
+    disk.leave();
+    // Whoever has it repaired has what it had.
+    let _disk = Disk::mortal(&lab, "disk");
+    let mount = lab.mount("mnt", &args);
+    mount.sync();
+    assert!(is_there(&mount.path("synced.bin"), b"synced"));
+    mount.flush();
+    assert!(is_there(&server.root.join("synced.bin"), b"synced"));
+    for n in 0..4 {
+        assert!(is_there(&mount.path(name(n)), &bytes(n, 50_000)), "{n}");
+    }
+    assert_eq!(errno(fs::metadata(mount.path("late.bin"))), libc::ENOENT);
+    assert!(mount.status()["store_error"].is_null());
 }
 
 /// Nobody should; the next mount takes it over as if it had been done while nothing was mounted.

@@ -67,6 +67,9 @@ fn store(s: &Status) -> String {
         s.store.clone(),
         format!("{} free", show::bytes(s.free_bytes)),
     ];
+    if let Some(why) = &s.store_error {
+        parts.push(format!("cannot be written: {why}"));
+    }
     if let Some(most) = s.limits.max_bytes {
         parts.push(format!("at most {}", show::bytes(most)));
     }
