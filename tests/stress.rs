@@ -12,8 +12,10 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::many::setting;
@@ -216,6 +218,51 @@ fn p8_a_name_that_many_replace_can_be_opened_at_every_moment() {
         for _ in 0..READERS {
             scope.spawn(|| again(&|n| check(&names[(n % 2) as usize])));
         }
+    });
+    mount.nothing_waits();
+    mount.unmount();
+}
+
+/// Somebody changes no byte, but each file's facts, at the server as it is about to be opened here: it
+/// has another version then, three times over.
+#[test]
+fn p8_files_that_get_another_version_as_they_are_opened_can_be_opened() {
+    const FILES: usize = 400;
+    const READERS: usize = 16;
+    let lab = Lab::new();
+    let name = |n: usize| format!("f{n:03}");
+    let far = |n: usize| lab.path("far").join(name(n));
+    (0..FILES).for_each(|n| put(&far(n), &content(n as u64)));
+    let server = lab.serve("far", &[]);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    mount.sync();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                while let Some(n) = Some(next.fetch_add(1, Ordering::SeqCst)).filter(|n| *n < FILES)
+                {
+                    check(&mount.path(name(n)));
+                }
+            });
+        }
+        scope.spawn(|| {
+            let mut times = [0; FILES];
+            let begun = Instant::now();
+            while next.load(Ordering::SeqCst) < FILES && begun.elapsed() < PATIENCE {
+                let at = next.load(Ordering::SeqCst);
+                let near = at.saturating_sub(READERS)..(at + 8).min(FILES);
+                for (n, times) in near.clone().zip(&mut times[near]) {
+                    if *times < 3 {
+                        *times += 1;
+                        let mode = fs::Permissions::from_mode(0o600 + *times);
+                        fs::set_permissions(far(n), mode).unwrap();
+                    }
+                }
+                // As long as a look at the server takes.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
     });
     mount.nothing_waits();
     mount.unmount();

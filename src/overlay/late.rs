@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::read::{Access, Here};
+use super::read::Access;
 use super::{Answer, Attr, Overlay};
 use crate::error::{Kind, Result};
 use crate::index::{NodeId, NodeKind};
@@ -21,6 +21,10 @@ use crate::path::Name;
 const MOMENT: Duration = Duration::from_secs(1);
 /// How often a name is looked up that is replaced as often before it can be opened.
 const TRIES: usize = 8;
+const READ: Access = Access {
+    write: false,
+    truncate: false,
+};
 
 /// By the number of their threads.
 #[derive(Default)]
@@ -84,39 +88,43 @@ impl Overlay {
         parent: NodeId,
         name: &Name,
     ) -> Answer<Option<Attr>> {
-        match self.lookup(parent, name) {
-            Answer::Now(Ok(Some(found)))
-                if self.late.is_late(opener) && found.kind == NodeKind::File =>
-            {
-                Answer::Now(self.keep_for(opener, parent, name, found))
-            }
-            found => found,
+        let found = self.lookup(parent, name);
+        if !self.late.is_late(opener) {
+            return found;
         }
+        let (this, name) = (self.clone(), name.clone());
+        Answer::later(async move {
+            let found = found.get().await?;
+            this.keep_for(opener, parent, &name, found).await
+        })
     }
 
-    fn keep_for(
-        &self,
+    /// Opens what was found, far as it may be; what is replaced before it is open is looked up again.
+    async fn keep_for(
+        self: &Arc<Self>,
         opener: u32,
         parent: NodeId,
         name: &Name,
-        mut found: Attr,
+        mut found: Option<Attr>,
     ) -> Result<Option<Attr>> {
-        for _ in 0..TRIES {
-            match self.open_here(found.id) {
-                Ok(Here::Opened(opened)) => {
+        for tries in 0..TRIES {
+            let Some(file) = found.filter(|found| found.kind == NodeKind::File) else {
+                break;
+            };
+            match self.open(file.id, READ).get().await {
+                Ok(opened) => {
                     self.let_go(self.late.keep(opener, Some(opened.fh)));
                     break;
                 }
                 Err(error) if error.kind() == Kind::Stale => {}
-                // It has to be fetched, or he is told himself why not.
-                _ => break,
+                // He is told so himself.
+                Err(_) => break,
             }
-            match self.lookup_now(parent, name)? {
-                Some(now) => found = now,
-                None => return Ok(None),
-            }
+            // Longer each time: whoever replaces it is at work now.
+            tokio::time::sleep(Duration::from_millis(1 << tries)).await;
+            found = self.lookup_now(parent, name)?;
         }
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// [`open`](Overlay::open) by a thread that can be told to look its file up again.

@@ -23,7 +23,7 @@ use crate::transfer::flight::{Flight, Passenger, Stage};
 const GIVEN_UP: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// How far a file is.
-pub(super) enum Here {
+enum Here {
     Opened(Opened),
     /// It has to be fetched.
     Far(Node),
@@ -68,7 +68,7 @@ impl Overlay {
     }
 
     /// Opens what is open already, or held.
-    pub(super) fn open_here(&self, id: NodeId) -> Result<Here> {
+    fn open_here(&self, id: NodeId) -> Result<Here> {
         let _paths = self.commit.paths_stay();
         let _node = self.commit.hold(id);
         if let Some(open) = self.opens.node(id) {
