@@ -55,8 +55,10 @@ pub struct Mounted<'a> {
     finished: HashSet<usize>,
     /// What each content may have replaced with its writer's knowledge.
     replaced: HashMap<usize, HashSet<usize>>,
-    /// What its own writer took away before anybody else had it.
+    /// What somebody took away who could see it.
     dropped: HashSet<usize>,
+    /// Whether what is removed in a folder goes at the server, too.
+    propagates: bool,
 }
 
 fn other_kind(error: &io::Error) -> bool {
@@ -138,9 +140,16 @@ fn patiently(what: &str, mut check: impl FnMut() -> Check) -> Check {
     }
 }
 
+fn allowed(propagates: bool) -> &'static [&'static str] {
+    match propagates {
+        true => &["--allow-delete"],
+        false => &[],
+    }
+}
+
 impl<'a> Mounted<'a> {
-    pub fn new(lab: &'a Lab) -> Mounted<'a> {
-        let server = lab.serve("srv", &[]);
+    pub fn new(lab: &'a Lab, propagates: bool) -> Mounted<'a> {
+        let server = lab.serve("srv", allowed(propagates));
         let mut mounted = Mounted {
             lab,
             port: server.port(),
@@ -151,6 +160,7 @@ impl<'a> Mounted<'a> {
             finished: HashSet::new(),
             replaced: HashMap::new(),
             dropped: HashSet::new(),
+            propagates,
         };
         mounted.mount(0);
         mounted.mount(1);
@@ -159,7 +169,10 @@ impl<'a> Mounted<'a> {
 
     fn mount(&mut self, at: usize) {
         let url = format!("http://127.0.0.1:{}", self.port);
-        let args = ["--remote", url.as_str(), "--upload", "--min-free", "1MiB"];
+        let mut args = vec!["--remote", url.as_str(), "--upload", "--min-free", "1MiB"];
+        if self.propagates {
+            args.push("--propagate-deletes");
+        }
         self.sides[at].mount = Some(self.lab.mount(NAMES[at], &args));
     }
 
@@ -223,6 +236,7 @@ impl<'a> Mounted<'a> {
             Step::MakeDir(p) => tried(fs::create_dir(self.at(at, p)), p).map(drop),
             Step::RemoveDir(p) => tried(fs::remove_dir(self.at(at, p)), p).map(drop),
             Step::RemotePut(p) => self.remote_put(p),
+            Step::RemoteDelete(p) => self.remote_delete(p),
             Step::Sync if self.server.is_some() => self.verb(at, &["sync"]),
             Step::Push if self.server.is_some() && self.sides[at].begun.is_none() => {
                 self.verb(at, &["flush", "--wait"])
@@ -346,11 +360,22 @@ impl<'a> Mounted<'a> {
     }
 
     fn unlink(&mut self, at: usize, path: &str) -> Check {
+        let mut knew = self.knows(at, path);
         if tried(fs::remove_file(self.at(at, path)), path)?.is_some() {
+            // It may have heard of another between the two.
+            knew.extend(self.heard(path));
+            self.took_away(knew);
             self.left(at, path, None);
             self.sides[at].gone.insert(path.to_owned());
         }
         Ok(())
+    }
+
+    /// Somebody who knew these contents removed their name here.
+    fn took_away(&mut self, contents: HashSet<usize>) {
+        if self.propagates {
+            self.dropped.extend(contents);
+        }
     }
 
     /// What was under a name here is under another one now, or nowhere.
@@ -438,9 +463,22 @@ impl<'a> Mounted<'a> {
         Ok(())
     }
 
+    /// Somebody removes a file at the server, whatever it is.
+    fn remote_delete(&mut self, path: &str) -> Check {
+        let aside = self.lab.path("removed");
+        // What was there is known exactly, whatever went up meanwhile.
+        if tried(fs::rename(self.there(path), &aside), path)?.is_some() {
+            self.dropped.extend(content_at(&aside));
+        }
+        Ok(())
+    }
+
     fn set_online(&mut self, online: bool) -> Check {
         match (online, self.server.take()) {
-            (true, None) => self.server = Some(self.lab.serve_at("srv", &self.port, &[])),
+            (true, None) => {
+                let args = allowed(self.propagates);
+                self.server = Some(self.lab.serve_at("srv", &self.port, args));
+            }
             (true, server) => self.server = server,
             (false, server) => {
                 if let Some(server) = server {
@@ -493,7 +531,9 @@ impl<'a> Mounted<'a> {
     }
 
     fn plain_delete(&mut self, at: usize, path: &str) -> Check {
+        let knew = self.knows(at, path);
         if fs::remove_file(self.at(at, path)).is_ok() {
+            self.took_away(knew);
             self.left(at, path, None);
         }
         Ok(())
@@ -551,13 +591,14 @@ impl<'a> Mounted<'a> {
             .collect())
     }
 
-    /// Whether a content that its name does not show is somewhere, or was replaced by somebody who
-    /// could see it.
+    /// Whether a content that its name does not show is somewhere, or was replaced or taken away by
+    /// somebody who could see it.
     fn is_safe(&self, at: usize, content: usize) -> Result<bool, String> {
         let was_replaced = |(by, replaced): (&usize, &HashSet<usize>)| {
             self.finished.contains(by) && *by != content && replaced.contains(&content)
         };
-        Ok(self.replaced.iter().any(was_replaced)
+        Ok(self.dropped.contains(&content)
+            || self.replaced.iter().any(was_replaced)
             || files(&self.there(""))?.values().any(|n| *n == content)
             || self.aside(at)?.contains(&content))
     }
@@ -638,6 +679,7 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
         1 => dir().prop_map(Step::MakeDir),
         1 => dir().prop_map(Step::RemoveDir),
         4 => file().prop_map(Step::RemotePut),
+        2 => file().prop_map(Step::RemoteDelete),
         2 => Just(Step::Sync),
         2 => Just(Step::Push),
         2 => any::<bool>().prop_map(Step::Online),
@@ -650,9 +692,9 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
     (0..2usize, step)
 }
 
-fn run(steps: &[(usize, Step)]) -> Check {
+fn run(propagates: bool, steps: &[(usize, Step)]) -> Check {
     let lab = Lab::new();
-    let mut mounted = Mounted::new(&lab);
+    let mut mounted = Mounted::new(&lab, propagates);
     for (n, (at, step)) in steps.iter().enumerate() {
         mounted
             .take(*at, step)
@@ -678,9 +720,10 @@ fn p5_what_two_real_mounts_do_loses_nothing() {
             failure_persistence: None,
             ..ProptestConfig::default()
         };
-        let steps = proptest::collection::vec(step(), 1..20);
-        let told =
-            TestRunner::new(config).run(&steps, |steps| run(&steps).map_err(TestCaseError::fail));
+        let story = (any::<bool>(), proptest::collection::vec(step(), 1..20));
+        let told = TestRunner::new(config).run(&story, |(propagates, steps)| {
+            run(propagates, &steps).map_err(TestCaseError::fail)
+        });
         if let Err(why) = told {
             panic!("LARDER_SEED={seed} tells this story again: {why}");
         }
