@@ -111,6 +111,10 @@ impl Overlay {
             let Some(file) = found.filter(|found| found.kind == NodeKind::File) else {
                 break;
             };
+            // Its writer has to be the first; he may be waiting for this very answer.
+            if self.awaited.is_awaited(file.id) {
+                break;
+            }
             match self.open(file.id, READ).get().await {
                 Ok(opened) => {
                     self.let_go(self.late.keep(opener, Some(opened.fh)));
