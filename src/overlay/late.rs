@@ -95,7 +95,10 @@ impl Overlay {
         let (this, name) = (self.clone(), name.clone());
         Answer::later(async move {
             let found = found.get().await?;
-            this.keep_for(opener, parent, &name, found).await
+            // Nobody makes a name in the directory meanwhile: the kernel waits for this answer.
+            let kept = this.keep_for(opener, parent, &name, found);
+            let kept = tokio::time::timeout(MOMENT, kept).await;
+            kept.unwrap_or(Ok(found))
         })
     }
 
