@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::read::Access;
-use super::{Answer, Attr, Overlay};
+use super::{Answer, Attr, Opened, Overlay};
 use crate::error::{Kind, Result};
 use crate::index::{NodeId, NodeKind};
 use crate::path::Name;
@@ -135,12 +135,7 @@ impl Overlay {
     }
 
     /// [`open`](Overlay::open) by a thread that can be told to look its file up again.
-    pub fn open_for(
-        self: &Arc<Self>,
-        opener: u32,
-        id: NodeId,
-        access: Access,
-    ) -> Answer<super::Opened> {
+    pub fn open_for(self: &Arc<Self>, opener: u32, id: NodeId, access: Access) -> Answer<Opened> {
         let kept = self.late.arrived(Some(opener));
         let answer = self.open(id, access);
         self.let_go(kept);

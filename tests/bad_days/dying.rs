@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Lab, Mount, bytes, eventually, put};
+use crate::common::{Lab, Mount, Server, bytes, eventually, put};
 use crate::disk::Disk;
 use crate::{complaint, ends, errno, state};
 
@@ -81,6 +81,28 @@ fn p11_a_disk_without_room_for_names_takes_none_and_loses_none() {
     mount.nothing_waits();
 }
 
+fn write_synced(mount: &Mount<'_>) {
+    let mut synced = File::create(mount.path("synced.bin")).unwrap();
+    synced.write_all(b"synced").unwrap();
+    synced.sync_all().unwrap();
+}
+
+/// What was synced, and goes up; what the server has; and not what came too late.
+#[track_caller]
+fn has_what_it_had(mount: &Mount<'_>, server: &Server) {
+    assert!(
+        is_there(&mount.path("synced.bin"), b"synced"),
+        "{}",
+        mount.status()
+    );
+    mount.flush();
+    assert!(is_there(&server.root.join("synced.bin"), b"synced"));
+    for n in 0..4 {
+        assert!(is_there(&mount.path(name(n)), &bytes(n, 50_000)), "{n}");
+    }
+    assert_eq!(errno(fs::metadata(mount.path("late.bin"))), libc::ENOENT);
+}
+
 #[test]
 fn p3_a_disk_that_dies_hangs_nobody_and_keeps_what_was_synced() {
     let lab = Lab::new();
@@ -95,10 +117,7 @@ fn p3_a_disk_that_dies_hangs_nobody_and_keeps_what_was_synced() {
     let mount = lab.mount("mnt", &args);
     mount.sync();
     assert!(is_there(&mount.path(name(0)), &bytes(0, 50_000)));
-    let mut synced = File::create(mount.path("synced.bin")).unwrap();
-    synced.write_all(b"synced").unwrap();
-    synced.sync_all().unwrap();
-    drop(synced);
+    write_synced(&mount);
     let source = lab.path("source");
     fs::write(&source, b"late").unwrap();
     let daemon = format!("/proc/{}", mount.pid());
@@ -129,17 +148,7 @@ fn p3_a_disk_that_dies_hangs_nobody_and_keeps_what_was_synced() {
     let _disk = Disk::mortal(&lab, "disk");
     let mount = lab.mount("mnt", &[&args[..], &["--upload"]].concat());
     mount.sync();
-    assert!(
-        is_there(&mount.path("synced.bin"), b"synced"),
-        "{}",
-        mount.status()
-    );
-    mount.flush();
-    assert!(is_there(&server.root.join("synced.bin"), b"synced"));
-    for n in 0..4 {
-        assert!(is_there(&mount.path(name(n)), &bytes(n, 50_000)), "{n}");
-    }
-    assert_eq!(errno(fs::metadata(mount.path("late.bin"))), libc::ENOENT);
+    has_what_it_had(&mount, &server);
 }
 
 #[test]
@@ -157,10 +166,7 @@ fn p3_a_disk_that_turns_read_only_is_read_on_and_keeps_what_it_had() {
     mount.sync();
     assert!(is_there(&mount.path(name(0)), &bytes(0, 50_000)));
     server.signal("-STOP");
-    let mut synced = File::create(mount.path("synced.bin")).unwrap();
-    synced.write_all(b"synced").unwrap();
-    synced.sync_all().unwrap();
-    drop(synced);
+    write_synced(&mount);
     let source = lab.path("source");
     fs::write(&source, b"late").unwrap();
     disk.fail();
@@ -195,13 +201,7 @@ fn p3_a_disk_that_turns_read_only_is_read_on_and_keeps_what_it_had() {
     let _disk = Disk::mortal(&lab, "disk");
     let mount = lab.mount("mnt", &args);
     mount.sync();
-    assert!(is_there(&mount.path("synced.bin"), b"synced"));
-    mount.flush();
-    assert!(is_there(&server.root.join("synced.bin"), b"synced"));
-    for n in 0..4 {
-        assert!(is_there(&mount.path(name(n)), &bytes(n, 50_000)), "{n}");
-    }
-    assert_eq!(errno(fs::metadata(mount.path("late.bin"))), libc::ENOENT);
+    has_what_it_had(&mount, &server);
     assert!(mount.status()["store_error"].is_null());
 }
 
