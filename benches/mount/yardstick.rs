@@ -112,9 +112,9 @@ impl Yardstick {
 
 impl Filesystem for Yardstick {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // As Larder asks for them.
         for flag in [
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
         ] {
             let _ = config.add_capabilities(flag);

@@ -106,8 +106,9 @@ pub(super) fn negotiate(
 ) -> std::io::Result<bool> {
     // Each is a gain where the kernel has it, and none is needed.
     for flag in [
+        // Not the kernel's own choice (`FUSE_READDIRPLUS_AUTO`): it takes attributes with the first page
+        // of a directory alone, and asks for each of the others.
         InitFlags::FUSE_DO_READDIRPLUS,
-        InitFlags::FUSE_READDIRPLUS_AUTO,
         InitFlags::FUSE_PARALLEL_DIROPS,
         InitFlags::FUSE_ASYNC_DIO,
         InitFlags::FUSE_CACHE_SYMLINKS,
