@@ -240,8 +240,14 @@ impl Names {
     }
 
     fn shard(&self, dir: NodeId) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[dir.0 as usize % SHARDS])
+        lock(&self.shards[shard_of(dir)])
     }
+}
+
+/// Directories that were listed one after the other have numbers with the same distance; the golden
+/// ratio's multiples spread them (Knuth, The Art of Computer Programming 3, section 6.4).
+fn shard_of(dir: NodeId) -> usize {
+    (dir.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SHARDS.ilog2())) as usize
 }
 
 impl Shard {
