@@ -94,7 +94,8 @@ const TRIES: u32 = 20;
 type Edit = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
 
 impl Overlay {
-    /// Compares a directory of the store with its rows, once a start.
+    /// Compares a directory of the store with its rows, once a start. What is made in the tree before it
+    /// has its row is made after this: else the comparison could find it, and make the row first.
     pub(super) fn reconcile_once(&self, dir: NodeId) -> Result<()> {
         if self.is_compared(dir) {
             return Ok(());

@@ -56,6 +56,7 @@ impl Overlay {
     /// Makes a directory. Errors: `Exists`.
     pub fn make_dir(&self, parent: NodeId, name: &Name, mode: u32, caller: Caller) -> Result<Attr> {
         self.check_writable()?;
+        self.reconcile_once(parent)?;
         let _paths = self.commit.paths_stay();
         self.check_absent(parent, name)?;
         let path = self.path_of(parent)?.join(name)?;
@@ -124,6 +125,7 @@ impl Overlay {
         caller: Caller,
     ) -> Result<Attr> {
         self.check_writable()?;
+        self.reconcile_once(parent)?;
         let _paths = self.commit.paths_stay();
         self.check_absent(parent, name)?;
         let path = self.path_of(parent)?.join(name)?;

@@ -51,6 +51,9 @@ impl Overlay {
         caller: Caller,
     ) -> Result<(Attr, Opened)> {
         self.check_writable()?;
+        if !self.is_compared(parent) && self.is_local_only(&self.path_of_dir(parent)?.join(name)?) {
+            self.reconcile_once(parent)?;
+        }
         let _paths = self.commit.paths_stay();
         if let Some(hidden) = self.hidden_child(parent, name)? {
             return self.create_over(hidden);

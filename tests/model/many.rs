@@ -232,3 +232,57 @@ fn p6_a_reader_outlives_a_download_that_failed() {
         overlay.release(fh).unwrap();
     });
 }
+
+/// A directory is compared with the folder when it is first looked into, while a name is made in it.
+fn made_while_compared(name: &str, make: fn(&Arc<Overlay>, NodeId, &Name) -> Result<()>) {
+    let mut world = World::new(false);
+    let dirs: Vec<String> = (0..300).map(|n| format!("d{n}")).collect();
+    for dir in &dirs {
+        let file = RelPath::new(format!("{dir}/far").as_bytes()).unwrap();
+        world.memory.set_object(&file, &bytes_of(5), 3);
+        std::fs::create_dir(world.dir.path().join(dir)).unwrap();
+    }
+    world.sync().unwrap();
+    let overlay = &world.mount().overlay;
+    let both = std::sync::Barrier::new(2);
+    let id = |dir: &String| world.look_up(dir).unwrap().unwrap().id;
+    let dirs: Vec<NodeId> = dirs.iter().map(id).collect();
+    let made = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for dir in &dirs {
+                both.wait();
+                let listed = world.runtime.block_on(overlay.open_dir(*dir).get());
+                listed.unwrap();
+            }
+        });
+        let make = |dir: &NodeId| {
+            both.wait();
+            make(overlay, *dir, &Name::new(name.as_bytes()).unwrap())
+        };
+        dirs.iter().map(make).collect::<Vec<_>>()
+    });
+    let failed = made.iter().filter(|made| made.is_err()).count();
+    assert_eq!(failed, 0, "{:?}", made.iter().find(|made| made.is_err()));
+}
+
+#[test]
+fn p7_a_directory_is_made_while_its_own_is_compared() {
+    made_while_compared("new", |overlay, dir, name| {
+        overlay.make_dir(dir, name, 0o755, ME).map(drop)
+    });
+}
+
+#[test]
+fn p7_a_link_is_made_while_its_directory_is_compared() {
+    made_while_compared("new", |overlay, dir, name| {
+        overlay.symlink(dir, name, b"far", ME).map(drop)
+    });
+}
+
+#[test]
+fn p7_a_file_that_stays_here_is_made_while_its_directory_is_compared() {
+    made_while_compared("new.tmp", |overlay, dir, name| {
+        let (_, opened) = overlay.create(dir, name, 0o644, ME)?;
+        overlay.release(opened.fh)
+    });
+}
