@@ -25,6 +25,7 @@ pub mod runs;
 mod schema;
 pub mod served;
 mod spare;
+mod told;
 mod vfs;
 pub mod walk;
 mod whiteout;
@@ -47,6 +48,7 @@ use rusqlite::Connection;
 
 use crate::beneath::{Dir, Space};
 use crate::error::{About as _, Error, Kind, Result};
+use crate::locks;
 use crate::path::{Name, RelPath};
 
 pub use edit::{Attrs, NewNode};
@@ -59,7 +61,8 @@ pub use node::{
 pub use outbox::{Operation, OutboxRow, OutboxTotals, Sent};
 pub use remote::{Applied, RemoteRow};
 pub use runs::Runs;
-pub use writer::{Event, Invalidation, Writer};
+pub use told::{Event, Invalidation};
+pub use writer::Writer;
 
 /// How many commits' news may wait before the reader is told "everything" instead.
 pub const EVENTS: usize = 4096;
@@ -113,7 +116,7 @@ impl Index {
             moves: Arc::default(),
             spare: spare::Spare::beside(path),
             checkpoints: checkpoint::Checkpoints::of(path),
-            told: writer::Told::to(events),
+            told: told::Told::to(events),
             frame: writer::Frame::default(),
         };
         let moves = writer.moves.clone();

@@ -8,14 +8,16 @@
 //! the directories that nobody asked about for longest go first.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 
+use super::locks::atomic::{AtomicU64, Ordering};
+use super::locks::{Mutex, MutexGuard, PoisonError};
 use super::node::{self, Entry, NodeId};
 use super::schema::sql;
 use crate::error::Result;
@@ -244,10 +246,12 @@ impl Names {
     }
 }
 
-/// Directories that were listed one after the other have numbers with the same distance; the golden
-/// ratio's multiples spread them (Knuth, The Art of Computer Programming 3, section 6.4).
+/// Directories that were listed one after the other may have numbers with one distance: only mixed they
+/// spread.
 fn shard_of(dir: NodeId) -> usize {
-    (dir.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SHARDS.ilog2())) as usize
+    let mut mixed = DefaultHasher::new();
+    dir.hash(&mut mixed);
+    mixed.finish() as usize % SHARDS
 }
 
 impl Shard {

@@ -17,6 +17,7 @@ mod learn;
 mod moved;
 mod names;
 mod order;
+mod orders;
 mod turns;
 
 struct Lab {
@@ -32,6 +33,21 @@ fn key(path: &str) -> RelPath {
 
 fn name(name: &str) -> Name {
     Name::new(name.as_bytes()).unwrap()
+}
+
+/// What a listing shows of an empty file.
+fn entry() -> Entry {
+    Entry {
+        id: NodeId(7),
+        kind: NodeKind::File,
+        held: Held::None,
+        size: 0,
+        mtime_ns: 0,
+        ctime_ns: 0,
+        mode: 0o644,
+        uid: None,
+        gid: None,
+    }
 }
 
 fn version(v: u64) -> Version {

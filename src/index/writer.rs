@@ -8,7 +8,7 @@
 //! so that the kernel's caches can follow.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::names::{Changed, Names};
 use super::node::{NodeId, RemoteId};
 use super::schema::sql;
 use super::spare::Spare;
+use super::told::{Invalidation, Told};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::path::{Name, RelPath};
@@ -27,22 +28,6 @@ use crate::path::{Name, RelPath};
 const BATCH: usize = 256;
 /// How soon news that did not fit is offered again, even if nothing else happens.
 const OWED: Duration = Duration::from_millis(20);
-
-/// A name in a directory whose meaning changed without the kernel's doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invalidation {
-    pub parent: NodeId,
-    pub name: Name,
-}
-
-/// What a commit changed for everyone who caches.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// These names.
-    Names(Vec<Invalidation>),
-    /// More than could be told one by one.
-    Everything,
-}
 
 /// The writing side of the index; edits are methods on it, by subject, in the files beside this one.
 pub struct Writer {
@@ -80,31 +65,6 @@ pub(super) enum Frame {
     Alone,
     /// It failed.
     Failed,
-}
-
-/// Where news of commits goes.
-pub(super) struct Told {
-    events: SyncSender<Event>,
-    /// Some could not be passed on, for the reader is behind.
-    is_owed: bool,
-}
-
-impl Told {
-    pub fn to(events: SyncSender<Event>) -> Told {
-        Told {
-            events,
-            is_owed: false,
-        }
-    }
-
-    fn tell(&mut self, changed: Vec<Invalidation>) {
-        let event = match (self.is_owed, changed.is_empty()) {
-            (true, _) => Event::Everything,
-            (false, true) => return,
-            (false, false) => Event::Names(changed),
-        };
-        self.is_owed = matches!(self.events.try_send(event), Err(TrySendError::Full(_)));
-    }
 }
 
 /// Given the writer, or nothing if no transaction could be begun.
@@ -150,10 +110,10 @@ impl Queue {
         let Some(writer) = held.as_mut().and_then(|held| held.as_mut()) else {
             return Err(edit);
         };
-        let was_owed = writer.told.is_owed;
+        let was_owed = writer.told.is_owed();
         let (result, committed) = writer.transact(1, |writer| writer.map(|w| w.framed(edit)));
         writer.concluded(&committed);
-        if writer.told.is_owed && !was_owed {
+        if writer.told.is_owed() && !was_owed {
             // Its receiver lives as long as the writer is here.
             let _ = self.sender.send(Message::Owed);
         }
@@ -298,10 +258,10 @@ impl Desk {
             };
             ((), committed) = writer.transact(edits, all);
             writer.concluded(&committed);
-        } else if writer.told.is_owed {
+        } else if writer.told.is_owed() {
             writer.told.tell(Vec::new());
         }
-        *is_owed = writer.told.is_owed;
+        *is_owed = writer.told.is_owed();
         // Who is answered may have the next edit.
         drop(held);
         for answer in answers {

@@ -8,7 +8,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
 use crate::clock::Chance;
 
-pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic, mpsc};
 pub(crate) use shuttle::{future::block_on, thread};
 pub(crate) use std::sync::PoisonError;
 

@@ -77,32 +77,23 @@ fn p2_a_directory_that_changes_while_it_is_read_is_not_kept() {
 
 #[test]
 fn p2_what_is_kept_of_directories_is_bounded() {
-    let names = Names::new();
-    let entry = Lab::new(&[]).index.node(ROOT).unwrap().unwrap();
-    let entry = Entry {
-        id: entry.id,
-        kind: NodeKind::File,
-        held: Held::None,
-        size: 0,
-        mtime_ns: 0,
-        ctime_ns: 0,
-        mode: 0,
-        uid: None,
-        gid: None,
-    };
-    let made = |n: u64| (name(&format!("{n:08}")), entry);
-    let dirs: Vec<NodeId> = (1..40).map(NodeId).collect();
-    for dir in &dirs {
-        let tick = names.begin(*dir).unwrap();
-        names.end(*dir, tick, (0..10_000).map(made).collect());
+    let made = |n: u64| (name(&format!("{n:08}")), entry());
+    // The numbers of directories that were listed after one another: each after the files of the last.
+    for distance in [1, 4, 701, 1004] {
+        let names = Names::new();
+        let dirs: Vec<NodeId> = (1..=60).map(|n| NodeId(n * distance)).collect();
+        for dir in &dirs {
+            let tick = names.begin(*dir).unwrap();
+            names.end(*dir, tick, (0..10_000).map(made).collect());
+        }
+        let kept: Vec<_> = dirs
+            .iter()
+            .map(|dir| names.page(*dir, b"", 1).is_some())
+            .collect();
+        let count = kept.iter().filter(|kept| **kept).count();
+        assert_eq!(count, 12, "three in each of four parts: {distance}");
+        assert!(kept[59] && !kept[0], "the last ones: {distance}");
     }
-    let kept = |dir: &&NodeId| names.page(**dir, b"", 1).is_some();
-    let kept: Vec<_> = dirs.iter().filter(kept).collect();
-    assert_eq!(
-        kept,
-        dirs[27..].iter().collect::<Vec<_>>(),
-        "three in each of four shards"
-    );
 }
 
 #[test]
