@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::sync::{Arc, MutexGuard};
 
-use super::Overlay;
 use super::handles::{Body, OpenNode, OpenState, Opened, Session};
 use super::read::Access;
+use super::{Overlay, replaced};
 use crate::beneath::{OFlags, facts_of};
 use crate::error::{Error, Kind, Result};
 use crate::index::{Held, NodeId, Writing};
@@ -36,7 +36,7 @@ impl Overlay {
             return self.step_aside(open.id);
         }
         if state.detached {
-            return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+            return Err(replaced());
         }
         // Its readers may have opened it before it was here.
         let node = self.need_file(open.id)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::elsewhere::head;
-use super::{Answer, Attr, FIRST_LISTING, Overlay};
+use super::{Answer, Attr, FIRST_LISTING, Overlay, replaced};
 use crate::beneath::facts_of;
 use crate::config::Offline;
 use crate::error::{Error, Kind, Result};
@@ -221,7 +221,7 @@ impl Overlay {
             return Ok(self.shown_since(mark, Attr::of(&node)));
         }
         let Some(open) = self.opens.node(id) else {
-            return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+            return Err(replaced());
         };
         let state = open.lock();
         let mut attr = Attr::of(&state.node);

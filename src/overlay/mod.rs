@@ -353,12 +353,12 @@ impl Overlay {
     }
 
     fn path_of(&self, id: NodeId) -> Result<RelPath> {
-        self.index.path_of(id)?.ok_or_else(|| {
-            Error::new(
-                crate::error::Kind::Stale,
-                "the file was replaced or removed",
-            )
-        })
+        self.index.path_of(id)?.ok_or_else(replaced)
+    }
+
+    /// The path of a node that was just read.
+    fn path_of_node(&self, node: &Node) -> Result<RelPath> {
+        self.index.path_of_node(node)?.ok_or_else(replaced)
     }
 
     /// The path of a directory.
@@ -383,4 +383,12 @@ impl Overlay {
         }
         notes.push(line);
     }
+}
+
+/// What is told of a node that is gone: the caller looks its name up again.
+fn replaced() -> Error {
+    Error::new(
+        crate::error::Kind::Stale,
+        "the file was replaced or removed",
+    )
 }

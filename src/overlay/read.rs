@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::handles::{Body, OpenNode, OpenState, Opened};
-use super::{Answer, Overlay};
+use super::{Answer, Overlay, replaced};
 use crate::beneath::{Mode, OFlags, facts_of};
 use crate::config::Offline;
 use crate::crash;
@@ -104,10 +104,7 @@ impl Overlay {
     }
 
     pub(super) fn need_file(&self, id: NodeId) -> Result<Node> {
-        let node = self
-            .index
-            .node(id)?
-            .ok_or_else(|| Error::new(Kind::Stale, "the file was replaced or removed"))?;
+        let node = self.index.node(id)?.ok_or_else(replaced)?;
         match node.kind {
             // Its maker has not entered it yet: as good as not there.
             NodeKind::File if node.origin.is_none() && node.held == Held::None => Err(Error::new(
@@ -126,7 +123,7 @@ impl Overlay {
         if node.held != Held::Whole {
             return Ok(None);
         }
-        let path = self.path_of(node.id)?;
+        let path = self.path_of_node(node)?;
         let file = match self.store.root().open_file(&path, flags, Mode::empty()) {
             Ok(file) => file,
             Err(error) if error.kind() == Kind::NotFound => {
@@ -237,7 +234,7 @@ impl Overlay {
             return Ok(Some(self.enter_handle(&open, &mut state, false)));
         }
         let Some(now) = self.index.node(id)? else {
-            return Err(Error::new(Kind::Stale, "the file was replaced or removed"));
+            return Err(replaced());
         };
         let is_same =
             now.origin.as_ref() == Some(&flight.version) || now.has_bytes_of(&flight.node);

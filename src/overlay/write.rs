@@ -224,7 +224,7 @@ impl Overlay {
     }
 
     fn open_truncated(&self, node: Node) -> Result<Opened> {
-        let path = self.path_of(node.id)?;
+        let path = self.path_of_node(&node)?;
         if self.is_local_only(&path) {
             let root = self.store.root();
             root.make_dirs(&path.parent().unwrap_or_default())?;
