@@ -217,7 +217,7 @@ fn render(conflicts: &[ConflictStatus], orphans: &[OrphanStatus]) -> String {
         ));
     }
     if !conflicts.is_empty() {
-        lines.push("compare with `larder conflicts show ID`; settle with `larder conflicts keep-mine ID` or `keep-theirs ID`".into());
+        lines.push("compare with `larder conflicts show FILE`; settle with `larder conflicts keep-mine FILE` or `keep-theirs FILE`: its path, or its number here (with --mount where there are several mounts)".into());
     }
     for o in orphans {
         lines.push(format!(

@@ -371,9 +371,10 @@ impl Daemon {
             let why = "nothing that was deleted here is still at a remote";
             return Err(Error::new(Kind::NotFound, why).about(path));
         }
-        Ok(report(
-            format!("{restored} files are shown again"),
-            restored,
-        ))
+        let text = match restored {
+            1 => "1 file is shown again".to_owned(),
+            n => format!("{n} files are shown again"),
+        };
+        Ok(report(text, restored))
     }
 }
