@@ -27,6 +27,8 @@ mod fresh;
 mod order;
 #[path = "network/remotes.rs"]
 mod remotes;
+#[path = "network/stalled.rs"]
+mod stalled;
 #[path = "network/uploads.rs"]
 mod uploads;
 #[path = "network/warm.rs"]

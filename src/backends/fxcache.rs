@@ -250,7 +250,7 @@ impl Inner {
         }
         let is_fresh = answer::is_fresh(response.headers(), &meta);
         let chunks = response.bytes_stream().map(|chunk| chunk.map_err(lost));
-        let whole = body::exactly(chunks, sent.end - sent.start, self.times.stall);
+        let whole = body::exactly(chunks, sent.end - sent.start, self.times.pause);
         let body = match is_fresh {
             true => self
                 .clone()

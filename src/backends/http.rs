@@ -134,7 +134,7 @@ impl Http {
         verdict::same(&meta, version)?;
         let chunks = response.bytes_stream().map(|c| c.map_err(lost));
         Ok(Download {
-            body: body::exactly(chunks, sent.end - sent.start, self.times.stall),
+            body: body::exactly(chunks, sent.end - sent.start, self.times.pause),
             range: sent,
             meta,
             is_proven: false,

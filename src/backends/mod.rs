@@ -296,6 +296,9 @@ pub struct Timeouts {
     pub answer: Duration,
     /// Between two pieces of a body, in either direction.
     pub stall: Duration,
+    /// Between two pieces of a body that somebody waits for: the rest is asked for once more, on
+    /// another connection, within the time that he is given.
+    pub pause: Duration,
     /// What a long poll may take beyond the wait that was asked for.
     pub grace: Duration,
     /// Until a remote that has every byte of an upload says that it is safe.
@@ -308,6 +311,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(2),
             answer: Duration::from_secs(5),
             stall: Duration::from_secs(10),
+            pause: Duration::from_secs(5),
             grace: Duration::from_secs(5),
             publish: Duration::from_secs(60),
         }

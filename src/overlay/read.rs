@@ -305,6 +305,9 @@ impl Overlay {
         if offset >= end {
             return Answer::Now(Ok(Bytes::new()));
         }
+        if let Some(error) = flight.was_just_late(&(offset..end)) {
+            return Answer::Now(Err(error));
+        }
         flight.ask(&(offset..end));
         if let Some(bytes) = flight.try_read(&(offset..end)) {
             return Answer::Now(bytes);
@@ -335,6 +338,12 @@ impl Overlay {
             match self.downloads.read(&flight, want.clone()).await {
                 // Given up for want of readers just as this one came: it goes on from there.
                 Err(error) if error.kind() == Kind::Cancelled && tries < 3 => tries += 1,
+                // What did not come in time is not what this one waits for.
+                Err(error)
+                    if error.kind() == Kind::TimedOut && !flight.is_late(&want) && tries < 3 =>
+                {
+                    tries += 1;
+                }
                 read => return read,
             }
         }

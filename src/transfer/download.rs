@@ -111,6 +111,7 @@ impl Downloads {
     pub fn board_again(self: &Arc<Self>, failed: &Flight) -> Result<Passenger> {
         let node = &failed.node;
         let passenger = self.board_in(node, self.lanes(node), false)?;
+        passenger.goes_on_from(failed);
         if failed.is_doubted() {
             // What it has read already may be all but what comes now.
             passenger.doubt();
@@ -341,7 +342,7 @@ impl Downloads {
             Ok((hash, lane)) => self.land(flight, hash, lane).await,
             Err(error) => {
                 tracing::debug!(node = flight.node.id.0, %error, "download ended early");
-                flight.set_stage(Stage::Failed(error));
+                flight.fail(error);
                 self.ended(&flight);
             }
         }

@@ -4,6 +4,7 @@
 //! (promise P1).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -19,8 +20,12 @@ use crate::object::{ByteRange, Meta, Sha256};
 
 /// How often a broken stream is taken up again before the flight fails.
 const ATTEMPTS: u32 = 4;
-/// How often it is if it ran into its deadline: somebody waits meanwhile.
-const LATE: u32 = 2;
+/// For how long nothing may come, over all attempts: somebody waits meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Less of it than this is worth no other attempt.
+const TOO_LITTLE: Duration = Duration::from_secs(1);
+/// Less than this in all that time is as good as nothing.
+const LEAST: usize = 1024;
 /// How often a file that came whole and wrong is fetched anew.
 pub(super) const WRONG: u32 = 2;
 /// Partial downloads are made to survive a restart every so many bytes.
@@ -81,7 +86,7 @@ impl Downloads {
         let mut failed = Error::new(Kind::Offline, "every remote that has the file is away");
         // Flights last: who was there when it began may be away by now.
         let is_flying = !matches!(flight.stage(), Stage::Asking);
-        let mut late = 0;
+        let mut silence = Silence::none();
         for attempt in 0..ATTEMPTS {
             let mut asked = false;
             for (remote, mut replica) in sources.all() {
@@ -91,20 +96,19 @@ impl Downloads {
                 asked = true;
                 if let Err(error) = self.prove(flight, &remote, &mut replica).await {
                     remote.heard(&error);
+                    silence.heard(&error);
                     failed = error;
                     continue;
                 }
                 sources.proved(&remote, &replica);
-                let mut streamed = self
-                    .stream(flight, &remote, &replica, block, front.as_deref_mut())
-                    .await;
-                while matches!(&streamed, Err(e) if e.kind() == Kind::NoSpace)
-                    && self.make_room().await
-                {
-                    streamed = self
-                        .stream(flight, &remote, &replica, block, front.as_deref_mut())
-                        .await;
-                }
+                let streamed = loop {
+                    let (from, front) = ((&*remote, &replica), front.as_deref_mut());
+                    let streamed = self.stream(flight, from, block, front, &mut silence).await;
+                    let is_full = matches!(&streamed, Err(e) if e.kind() == Kind::NoSpace);
+                    if !is_full || !self.make_room().await {
+                        break streamed;
+                    }
+                };
                 match streamed {
                     Ok(()) => return Ok(()),
                     Err(error) => match error.kind() {
@@ -112,16 +116,19 @@ impl Downloads {
                         Kind::Cancelled | Kind::NoSpace => return Err(error),
                         _ => {
                             remote.heard(&error);
+                            silence.heard(&error);
                             failed = error;
                         }
                     },
                 }
             }
-            late += u32::from(failed.kind() == Kind::TimedOut);
-            if !asked || late == LATE || !failed.kind().is_transient() {
+            if !asked || silence.is_over() || !failed.kind().is_transient() {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50 << attempt)).await;
+            tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+        }
+        if failed.kind() == Kind::TimedOut {
+            flight.was_late(block);
         }
         Err(failed)
     }
@@ -130,10 +137,10 @@ impl Downloads {
     async fn stream(
         &self,
         flight: &Arc<Flight>,
-        remote: &Remote,
-        replica: &Replica,
+        (remote, replica): (&Remote, &Replica),
         block: &ByteRange,
         mut front: Option<&mut Front>,
+        silence: &mut Silence,
     ) -> Result<()> {
         if block.is_empty() {
             return self.is_there(flight, remote, replica).await;
@@ -179,6 +186,7 @@ impl Downloads {
                     chunk => chunk?,
                 };
                 since_checkpoint += chunk.len() as u64;
+                silence.broken_by(&chunk);
                 at = take_chunk(flight, at, &hole, &chunk, &mut front)?;
                 if alone && since_checkpoint >= CHECKPOINT {
                     since_checkpoint = 0;
@@ -264,6 +272,46 @@ impl Downloads {
             )),
             _ => Ok(found),
         }
+    }
+}
+
+/// How long nothing came, or as good as nothing, in the attempts that ran into a deadline.
+struct Silence {
+    before: Duration,
+    since: Instant,
+    came: usize,
+}
+
+impl Silence {
+    fn none() -> Silence {
+        Silence {
+            before: Duration::ZERO,
+            since: Instant::now(),
+            came: 0,
+        }
+    }
+
+    fn starts(&mut self) {
+        (self.since, self.came) = (Instant::now(), 0);
+    }
+
+    fn broken_by(&mut self, chunk: &Bytes) {
+        self.came += chunk.len();
+        if self.came >= LEAST {
+            self.starts();
+        }
+    }
+
+    /// An attempt ended so.
+    fn heard(&mut self, error: &Error) {
+        if error.kind() == Kind::TimedOut {
+            self.before += self.since.elapsed();
+        }
+        self.starts();
+    }
+
+    fn is_over(&self) -> bool {
+        self.before + TOO_LITTLE > PATIENCE
     }
 }
 

@@ -4,6 +4,7 @@
 //! how it ended. Who moves the bytes is in `fetch`, and for big files in `pilot`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -16,6 +17,10 @@ use crate::error::{Error, Kind, Result};
 use crate::index::Node;
 use crate::object::{ByteRange, RemoteId, Sha256, Version};
 use crate::store::Partial;
+
+/// For so long nobody waits anew for what was waited for in vain: a kernel that could not read ahead
+/// asks again, and again for the page that a program wants, and all of that is one read of its.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How far a flight is.
 #[derive(Debug, Clone)]
@@ -54,6 +59,8 @@ pub struct Flight {
     sha256: Mutex<Option<Sha256>>,
     /// What holds the bytes to the remote's own checksum, where that is all there is.
     proof: Mutex<Option<Box<dyn Proof>>>,
+    /// What was waited for in vain, and until when; of nothing, for the proof that it is there.
+    late: Mutex<Option<(ByteRange, Instant)>>,
 }
 
 impl Flight {
@@ -81,6 +88,7 @@ impl Flight {
             doubted: AtomicBool::new(false),
             sha256: Mutex::new(sha256),
             proof: Mutex::new(None),
+            late: Mutex::new(None),
         }
     }
 
@@ -101,6 +109,48 @@ impl Flight {
 
     pub(super) fn set_stage(&self, stage: Stage) {
         self.stage.send_replace(stage);
+    }
+
+    /// It will not be.
+    pub(super) fn fail(&self, error: Error) {
+        if let (Kind::TimedOut, Some((_, when))) = (error.kind(), self.late().as_mut()) {
+            // Nobody heard of it before.
+            *when = Instant::now();
+        }
+        self.set_stage(Stage::Failed(error));
+    }
+
+    fn late(&self) -> MutexGuard<'_, Option<(ByteRange, Instant)>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These bytes did not come in time.
+    pub(super) fn was_late(&self, block: &ByteRange) {
+        *self.late() = Some((block.clone(), Instant::now()));
+    }
+
+    /// Goes on from where another ended, also for those who have waited.
+    pub(super) fn goes_on_from(&self, failed: &Flight) {
+        let late = failed.late().clone();
+        let mut ours = self.late();
+        *ours = ours.take().or(late);
+    }
+
+    /// Whether `want` is among what did not come in time.
+    pub fn is_late(&self, want: &ByteRange) -> bool {
+        let late = self.late();
+        late.as_ref()
+            .is_some_and(|(block, _)| are_touched(block, want))
+    }
+
+    /// Why `want`, which is not here, is not waited for: it just was, in vain.
+    pub fn was_just_late(&self, want: &ByteRange) -> Option<Error> {
+        let is_fresh = |(block, when): &(ByteRange, Instant)| {
+            are_touched(block, want) && when.elapsed() < AGAIN
+        };
+        let is_late = self.late().as_ref().is_some_and(is_fresh);
+        let why = "the bytes did not come in time; read again";
+        (is_late && !self.is_ready(want)).then(|| Error::new(Kind::TimedOut, why))
     }
 
     /// Ends when a remote has answered with this version, or the flight has failed.
@@ -294,6 +344,10 @@ impl Flight {
             }
         }
     }
+}
+
+fn are_touched(block: &ByteRange, want: &ByteRange) -> bool {
+    block.is_empty() || block.start < want.end && want.start < block.end
 }
 
 fn dropped() -> Error {

@@ -18,6 +18,7 @@ fn quick() -> Options {
             connect: second,
             answer: second,
             stall: second,
+            pause: second,
             grace: second,
             publish: second,
         },

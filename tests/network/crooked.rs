@@ -68,6 +68,8 @@ pub enum Fault {
     Status(&'static str),
     /// A byte every now and then.
     Drip,
+    /// A little all the time.
+    Slow,
     /// The answer comes twice.
     Twice,
     /// Each answer on a connection but the first is the one before.
@@ -76,7 +78,7 @@ pub enum Fault {
 
 #[derive(Default)]
 struct State {
-    /// What happens to answers whose request line has this in it.
+    /// What happens to answers whose request has this in its head.
     faults: Mutex<Vec<(String, Fault)>>,
     requests: AtomicU64,
     hurt: AtomicU64,
@@ -105,7 +107,7 @@ impl Crooked {
         Crooked { state, url }
     }
 
-    /// From now on this happens to requests with `part` in their first line; the first that fits counts.
+    /// From now on this happens to requests with `part` in their heads; the first that fits counts.
     pub fn bend(&self, part: &str, fault: Fault) {
         let mut faults = self.state.faults.lock().unwrap();
         faults.push((part.to_owned(), fault));
@@ -137,11 +139,11 @@ fn serve(mut client: &TcpStream, target: &str, state: &State) {
     let mut before: Option<Vec<u8>> = None;
     while let Some(request) = request(client, state) {
         state.requests.fetch_add(1, Ordering::SeqCst);
-        let line = request.split(|b| *b == b'\r').next().unwrap_or_default();
-        let line = String::from_utf8_lossy(line).into_owned();
+        let asked = end_of_head(&request).map_or(&request[..], |end| &request[..end]);
+        let asked = String::from_utf8_lossy(asked).into_owned();
         let fault = || {
             let faults = state.faults.lock().unwrap();
-            let found = faults.iter().find(|(part, _)| line.contains(part));
+            let found = faults.iter().find(|(part, _)| asked.contains(part));
             found.map(|(_, fault)| *fault)
         };
         let Some(answer) = ask(target, &request, state) else {
@@ -207,19 +209,32 @@ fn hurt(
         Fault::Page => client.write_all(&said("200 OK")),
         Fault::Status(status) => client.write_all(&said(status)),
         Fault::Drip => {
-            let _ = client.write_all(head);
-            for byte in body {
-                if state.ended.load(Ordering::SeqCst) || client.write_all(&[*byte]).is_err() {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(200));
-            }
+            let _ = trickle(client, head, body.chunks(1), state);
             return false;
         }
+        Fault::Slow => trickle(client, head, body.chunks(2048), state),
         Fault::Twice => client.write_all(&[&whole[..], &whole[..]].concat()),
         Fault::OneBehind => client.write_all(before.unwrap_or(&whole)),
     };
     sent.is_ok()
+}
+
+/// A piece every fifth of a second.
+fn trickle<'a>(
+    mut client: &TcpStream,
+    head: &[u8],
+    pieces: impl Iterator<Item = &'a [u8]>,
+    state: &State,
+) -> std::io::Result<()> {
+    client.write_all(head)?;
+    for piece in pieces {
+        if state.ended.load(Ordering::SeqCst) {
+            break;
+        }
+        client.write_all(piece)?;
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 fn said(status: &str) -> Vec<u8> {

@@ -22,6 +22,7 @@ fn http(url: &str, key: Option<&str>) -> Http {
         connect: DEADLINE,
         answer: DEADLINE,
         stall: DEADLINE,
+        pause: DEADLINE,
         grace: DEADLINE,
         publish: DEADLINE,
     };

@@ -102,7 +102,7 @@ impl Source {
         let times = self.door.times;
         let length = range.end - range.start;
         if length < LARGE || self.door.lanes < 2 {
-            return body::exactly(pieces(first), length, times.stall);
+            return body::exactly(pieces(first), length, times.pause);
         }
         let (out, mut came) = mpsc::channel(2);
         let source = Arc::new(self);
@@ -118,7 +118,7 @@ impl Source {
             came.poll_recv(context)
         });
         // A part may have to be asked for before its first byte comes.
-        body::exactly(pieces, length, times.answer + times.stall)
+        body::exactly(pieces, length, times.answer + times.pause)
     }
 
     async fn fetch(
@@ -158,7 +158,7 @@ impl Source {
         let mut left = PART;
         while left > 0 {
             let late = |_| Error::new(Kind::TimedOut, "no byte came in time");
-            let came = timeout(self.door.times.stall, first.next()).await;
+            let came = timeout(self.door.times.pause, first.next()).await;
             let came = came.map_err(late)?;
             let mut bytes = came.ok_or_else(|| corrupt("the body ended early"))??;
             bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
@@ -209,7 +209,7 @@ impl Source {
         Ok(body::exactly(
             pieces(answer.body),
             length,
-            self.door.times.stall,
+            self.door.times.pause,
         ))
     }
 }
