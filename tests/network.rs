@@ -1,4 +1,4 @@
-//! One mount and its server: freshness, absence, deadlines, uploads, deletes, on real mounts.
+//! One mount and its server: freshness, absence, deadlines, faults, uploads, deletes, on real mounts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +10,12 @@ mod common;
 
 #[path = "common/proxy.rs"]
 mod proxy;
+
+#[path = "fxcache/original.rs"]
+#[allow(dead_code, reason = "not every test uses all of it")]
+mod original;
+#[path = "fxcache/stand_in.rs"]
+mod stand_in;
 
 #[path = "network/ahead.rs"]
 mod ahead;
@@ -29,6 +35,8 @@ mod order;
 mod remotes;
 #[path = "network/stalled.rs"]
 mod stalled;
+#[path = "network/table.rs"]
+mod table;
 #[path = "network/uploads.rs"]
 mod uploads;
 #[path = "network/warm.rs"]

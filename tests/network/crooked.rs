@@ -1,5 +1,6 @@
 //! A wire that reads each request, and answers it crookedly.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd as _;
@@ -82,6 +83,8 @@ struct State {
     faults: Mutex<Vec<(String, Fault)>>,
     requests: AtomicU64,
     hurt: AtomicU64,
+    /// Which of the faults happened to any.
+    happened: Mutex<BTreeSet<String>>,
     ended: AtomicBool,
 }
 
@@ -125,6 +128,11 @@ impl Crooked {
     pub fn hurt(&self) -> u64 {
         self.state.hurt.load(Ordering::SeqCst)
     }
+
+    /// Whether anything happened to a request with `part`, for which it was to.
+    pub fn has_hurt(&self, part: &str) -> bool {
+        self.state.happened.lock().unwrap().contains(part)
+    }
 }
 
 impl Drop for Crooked {
@@ -144,7 +152,9 @@ fn serve(mut client: &TcpStream, target: &str, state: &State) {
         let fault = || {
             let faults = state.faults.lock().unwrap();
             let found = faults.iter().find(|(part, _)| asked.contains(part));
-            found.map(|(_, fault)| *fault)
+            let (part, fault) = found?;
+            state.happened.lock().unwrap().insert(part.clone());
+            Some(*fault)
         };
         let Some(answer) = ask(target, &request, state) else {
             break;
