@@ -21,6 +21,8 @@ mod stand_in;
 mod ahead;
 #[path = "network/away.rs"]
 mod away;
+#[path = "network/certificates.rs"]
+mod certificates;
 #[path = "network/crooked.rs"]
 mod crooked;
 #[path = "network/deletes.rs"]

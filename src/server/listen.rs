@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,8 +17,6 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -29,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{About, Error, Kind, Result};
 
+use super::certificate::Certificate;
 use super::crowd::{Crowd, Place};
 use super::problem::Problem;
 use super::routes::Peer;
@@ -53,7 +51,7 @@ const REFUSAL: Duration = Duration::from_secs(2);
 pub async fn listen(
     listener: TcpListener,
     router: Router,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificate>,
     connections: usize,
     closing: CancellationToken,
 ) {
@@ -86,7 +84,8 @@ pub async fn listen(
             }
             continue;
         };
-        let (router, tls, watcher) = (router.clone(), tls.clone(), graceful.watcher());
+        let tls = tls.as_ref().map(Certificate::now);
+        let (router, watcher) = (router.clone(), graceful.watcher());
         let cut = cut.clone();
         tokio::spawn(async move {
             let _held: (_, Place) = (permit, place);
@@ -175,25 +174,6 @@ where
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%peer, %error, "a connection ended early");
     }
-}
-
-/// Reads the certificate chain and the key.
-pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
-    let bad = |path: &Path, error: String| Error::new(Kind::Invalid, error).about(path.display());
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
-        .map_err(|error| bad(cert, format!("no certificate can be read: {error}")))?;
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| bad(key, format!("no private key can be read: {error}")))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(cert, error.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, secret)
-        .map_err(|error| bad(cert, format!("certificate and key do not fit: {error}")))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Binds, with an error that says what to do.

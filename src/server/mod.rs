@@ -27,6 +27,7 @@ use crate::secret::Secret;
 mod access;
 mod activity;
 mod batch;
+mod certificate;
 pub mod conditions;
 mod crowd;
 mod delete;
@@ -52,6 +53,7 @@ mod watch;
 
 use access::Access;
 use activity::Activity;
+use certificate::Certificate;
 use disk::{Disk, blocking};
 use home::Uploads;
 use refresh::{Mode, Refresh};
@@ -155,7 +157,7 @@ pub struct Server {
 /// behind that. Must be called inside a tokio runtime.
 pub async fn start(config: ServeConfig) -> Result<Server> {
     let tls = match &config.tls {
-        Some((cert, key)) => Some(listen::tls(cert, key)?),
+        Some((cert, key)) => Some(Certificate::read(cert, key)?),
         None => None,
     };
     let listener = listen::bind(&config.host, config.port).await?;
@@ -203,6 +205,9 @@ pub async fn start(config: ServeConfig) -> Result<Server> {
         closing: CancellationToken::new(),
     });
     tokio::spawn(forget_legacy(app.clone()));
+    if let Some(certificate) = tls.clone() {
+        tokio::spawn(certificate.follow(app.closing.clone()));
+    }
     let accepting = tokio::spawn(listen::listen(
         listener,
         routes::router(app.clone()),

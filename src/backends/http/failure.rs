@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use rustls::{CertificateError as Why, Error as TlsError};
+
 use crate::error::{Error, Kind};
 
 /// The error behind a request or a body that failed on its way.
@@ -30,11 +32,36 @@ pub(in crate::backends) fn lost(error: reqwest::Error) -> Error {
 
 /// The innermost cause, which names the trouble; what is around it names our libraries.
 pub(in crate::backends) fn root(error: &(dyn StdError + 'static)) -> String {
+    if let Some(why) = find::<TlsError>(error).and_then(not_trusted) {
+        return why.to_owned();
+    }
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// What is wrong with a certificate, and what to do.
+fn not_trusted(error: &TlsError) -> Option<&'static str> {
+    let TlsError::InvalidCertificate(why) = error else {
+        return None;
+    };
+    Some(match why {
+        Why::UnknownIssuer => {
+            "the server's certificate is of nobody whom this machine trusts; add who issued it to the system's certificates"
+        }
+        Why::Expired | Why::ExpiredContext { .. } => {
+            "the server's certificate has expired; renew it there"
+        }
+        Why::NotValidYet | Why::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet; are both clocks right?"
+        }
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+            "the server's certificate is for another name; use one that it is for in the URL"
+        }
+        _ => return None,
+    })
 }
 
 /// The first cause that is a `T`.
