@@ -66,8 +66,21 @@ impl Overlay {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.room.notified() => {}
+                () = self.outgrown(&limits) => {}
                 () = tokio::time::sleep(if self.has_undone() { RETRY } else { LOOK }) => {}
             }
+        }
+    }
+
+    /// Ends when downloads have taken the store over a limit.
+    async fn outgrown(&self, limits: &Limits) {
+        loop {
+            self.downloads.kept().await;
+            // What cannot be told now will be at the next look.
+            if self.usage().is_ok_and(|now| need(limits, &now).is_some()) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Landings {
     big: Semaphore,
     small: Mutex<Waiting>,
     hurry: Notify,
+    /// Something got its place.
+    kept: Notify,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ impl Landings {
             big: Semaphore::new(BIG),
             small: Mutex::default(),
             hurry: Notify::new(),
+            kept: Notify::new(),
         }
     }
 
@@ -135,6 +138,11 @@ impl Downloads {
         }
     }
 
+    /// Ends once a download has got its place since the last call; for the one who keeps to limits.
+    pub async fn kept(&self) {
+        self.landings.kept.notified().await;
+    }
+
     async fn put_in_place(self: &Arc<Self>, landed: Vec<Landed>) {
         let mut unplaced = self.hydrate_now(landed).await;
         if !unplaced.is_empty() && self.make_room().await {
@@ -170,6 +178,7 @@ impl Downloads {
                 Err(error) => self.unkept(&landed, &error),
                 Ok(is_kept) => {
                     self.metrics.hydrated.add(u64::from(is_kept));
+                    self.landings.kept.notify_one();
                     self.ended(&landed.flight);
                 }
             }

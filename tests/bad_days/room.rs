@@ -5,7 +5,8 @@ use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::common::{Lab, Mount, bytes, eventually, put};
+use crate::SECOND;
+use crate::common::{Lab, Mount, bytes, eventually, put, within};
 
 const READ_PATHS: [&[&str]; 2] = [&[], &["--no-passthrough"]];
 const EACH: usize = 200_000;
@@ -139,6 +140,31 @@ fn p11_a_limit_holds_while_many_read_and_write() {
             }
         }
         assert_eq!(mount.status()["conflicts"].as_array().unwrap().len(), 0);
+    }
+}
+
+/// Most is read and not written: that is not only looked at now and then.
+#[test]
+fn p11_a_limit_holds_for_what_comes_in_a_moment() {
+    const LIMIT: u64 = 2_000_000;
+    let lab = Lab::new();
+    let at = |round: u64, n: u64| format!("r{round}/f{n}.bin");
+    for n in 0..60 {
+        put(&lab.path("srv").join(at(n / 20, n)), &bytes(n, EACH));
+    }
+    let server = lab.serve("srv", &[]);
+    let args = ["--remote", &server.url, "--max-size", &LIMIT.to_string()];
+    let mount = lab.mount("mnt", &args);
+    eventually("all is listed", || mount.path(at(2, 59)).exists());
+    for round in 0..3 {
+        for n in round * 20..round * 20 + 20 {
+            assert!(fs::read(mount.path(at(round, n))).unwrap() == bytes(n, EACH));
+        }
+        within(SECOND, "within the limit again", || {
+            let counts = &mount.status()["counts"];
+            let all_kept = counts["hydrated"].as_u64().unwrap() == (round + 1) * 20;
+            all_kept && held(&mount) <= LIMIT
+        });
     }
 }
 
