@@ -44,7 +44,7 @@ impl Overlay {
         if self.is_compared(parent) || self.index.entry(parent, name)?.is_some() {
             return Ok(false);
         }
-        match self.path_of(parent)?.join(name) {
+        match self.path_of_dir(parent)?.join(name) {
             Ok(path) => Ok(self.store.stored(&path)?.is_none()),
             // Too long to be anywhere.
             Err(_) => Ok(false),
@@ -74,7 +74,7 @@ impl Overlay {
 
     /// Asks remotes that were never listed for one name.
     async fn ask_for(&self, parent: NodeId, name: &Name) {
-        let Ok(dir) = self.path_of(parent) else {
+        let Ok(dir) = self.path_of_dir(parent) else {
             return;
         };
         let Ok(key) = dir.join(name) else { return };

@@ -59,7 +59,7 @@ impl Overlay {
         self.reconcile_once(parent)?;
         let _paths = self.commit.paths_stay();
         self.check_absent(parent, name)?;
-        let path = self.path_of(parent)?.join(name)?;
+        let path = self.path_of_dir(parent)?.join(name)?;
         let root = self.store.root();
         root.make_dirs(&path.parent().unwrap_or_default())?;
         // Ours must be able to work in it, whatever its owner lets others do.
@@ -128,7 +128,7 @@ impl Overlay {
         self.reconcile_once(parent)?;
         let _paths = self.commit.paths_stay();
         self.check_absent(parent, name)?;
-        let path = self.path_of(parent)?.join(name)?;
+        let path = self.path_of_dir(parent)?.join(name)?;
         let root = self.store.root();
         root.make_dirs(&path.parent().unwrap_or_default())?;
         match self.with_room(|| root.symlink(target, &path)) {
