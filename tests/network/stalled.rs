@@ -83,6 +83,29 @@ fn p6_one_read_of_a_big_file_whose_body_stalls_is_one_deadline() {
     });
 }
 
+/// Whichever way it is said, the open's or the read's.
+#[test]
+fn p6_a_small_file_whose_body_stalls_is_one_deadline() {
+    let lab = Lab::new();
+    // One that is in memory when it is open, and one that its readers wait for.
+    put(&lab.path("srv/small.bin"), &bytes(50, 60_000));
+    put(&lab.path("srv/middle.bin"), &bytes(51, 4 << 20));
+    mounted(&lab, 0, |mount, wire| {
+        wire.bend("/v1/files/", Fault::Stall(At::Between));
+        thread::scope(|scope| {
+            for name in ["small.bin", "middle.bin"] {
+                scope.spawn(move || {
+                    let begun = Instant::now();
+                    let read = File::open(mount.path(name));
+                    let read = read.and_then(|file| file.read_at(&mut [0; 4096], 0));
+                    let took = begun.elapsed();
+                    assert!(read.is_err() && took < DEADLINE + SLACK, "{name}: {took:?}");
+                });
+            }
+        });
+    });
+}
+
 #[test]
 fn p6_who_reads_slowly_but_steadily_is_not_ended_by_a_deadline_nor_by_that_of_another() {
     let lab = Lab::new();

@@ -111,10 +111,16 @@ impl Protocol {
         match self {
             Protocol::Own => format!("/v1/files/{name} "),
             Protocol::Bucket => format!("/bucket/{name}"),
-            Protocol::Fxcache => {
-                let name = name.replace('-', "%2D").replace('.', "%2E");
-                format!("/download?path={name} ")
-            }
+            Protocol::Fxcache => format!("/download?path={} ", encoded(name)),
+        }
+    }
+
+    /// What stands in the head of the request that sends one.
+    fn sends(self, name: &str) -> String {
+        match self {
+            Protocol::Own => format!("PUT /v1/files/{name} "),
+            Protocol::Bucket => format!("PUT /bucket/{name}"),
+            Protocol::Fxcache => format!("POST /upload?path={} ", encoded(name)),
         }
     }
 
@@ -123,6 +129,10 @@ impl Protocol {
         // No checksum of the bytes.
         self == Protocol::Fxcache && fault == Fault::WrongByte
     }
+}
+
+fn encoded(name: &str) -> String {
+    name.replace('-', "%2D").replace('.', "%2E")
 }
 
 impl Far {
@@ -282,6 +292,67 @@ fn no_fault_hurts(protocol: Protocol) {
             case.name
         );
     }
+}
+
+#[test]
+fn p3_p5_no_fault_of_the_wire_loses_an_upload_or_makes_it_somebody_elses() {
+    for protocol in [Protocol::Own, Protocol::Bucket, Protocol::Fxcache] {
+        no_fault_hurts_uploads(protocol);
+    }
+}
+
+/// Of new files, and of those that replace what is there.
+fn no_fault_hurts_uploads(protocol: Protocol) {
+    let lab = Lab::new();
+    let served = lab.path(protocol.dir());
+    let waits = |fault: &Fault| matches!(fault, Fault::Stall(_) | Fault::Drip);
+    let cases = faults().into_iter().filter(|(_, fault)| !waits(fault));
+    let cases: Vec<_> = ["new", "old"]
+        .iter()
+        .flat_map(|kind| {
+            cases
+                .clone()
+                .map(move |(name, fault)| (format!("{kind}-{name}.bin"), fault))
+        })
+        .collect();
+    for (name, _) in cases.iter().filter(|(name, _)| name.starts_with("old")) {
+        put(&served.join(name), b"before");
+    }
+    put(&served.join("held.bin"), &bytes(1, 5000));
+    let far = protocol.serve(&lab, &[]);
+    let wire = Crooked::to(far.url());
+    let mount = mounted(&lab, &protocol.remote(&wire.url));
+    mount.sync();
+    for (name, fault) in &cases {
+        if name.starts_with("old") {
+            assert_eq!(fs::read(mount.path(name)).unwrap(), b"before");
+        }
+        wire.bend(&protocol.sends(name), *fault);
+    }
+    for ((name, _), seed) in cases.iter().zip(7..) {
+        fs::write(mount.path(name), bytes(seed, 20_000)).unwrap();
+    }
+    for (name, _) in &cases {
+        let what = format!("{protocol:?}: {name} is sent");
+        eventually(&what, || wire.has_hurt(&protocol.sends(name)));
+    }
+    mount.nothing_waits();
+    wire.straighten();
+    mount.flush();
+    for ((name, _), seed) in cases.iter().zip(7..) {
+        let there = fs::read(far.root().join(name)).unwrap();
+        assert!(there == bytes(seed, 20_000), "{protocol:?}: {name}");
+        let here = fs::read(mount.path(name)).unwrap();
+        assert!(here == bytes(seed, 20_000), "{protocol:?}: {name}");
+    }
+    mount.sync();
+    let status = mount.status();
+    assert_eq!(
+        status["conflicts"].as_array().unwrap().len(),
+        0,
+        "{protocol:?}: {status}"
+    );
+    assert_eq!(status["outbox"]["pending"], 0, "{protocol:?}: {status}");
 }
 
 fn mounted<'a>(lab: &'a Lab, remote: &str) -> Mount<'a> {
