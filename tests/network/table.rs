@@ -355,6 +355,66 @@ fn no_fault_hurts_uploads(protocol: Protocol) {
     assert_eq!(status["outbox"]["pending"], 0, "{protocol:?}: {status}");
 }
 
+#[test]
+fn p2_p6_no_fault_of_the_wire_makes_a_listing_forget_anything() {
+    no_fault_hurts_listings(Protocol::Own);
+}
+
+#[test]
+fn p2_p6_no_fault_of_the_wire_to_a_bucket_makes_its_listing_forget_anything() {
+    no_fault_hurts_listings(Protocol::Bucket);
+}
+
+#[test]
+fn p2_p6_no_fault_of_the_wire_to_an_fxcache_server_makes_its_listing_forget_anything() {
+    no_fault_hurts_listings(Protocol::Fxcache);
+}
+
+/// Whatever the mount asks about the remote and its files is answered crookedly.
+fn no_fault_hurts_listings(protocol: Protocol) {
+    let lab = Lab::new();
+    let served = lab.path(protocol.dir());
+    let known: Vec<_> = (0..200).map(|n| format!("known{n:03}.bin")).collect();
+    for name in &known {
+        put(&served.join(name), b"known");
+    }
+    let far = protocol.serve(&lab, &[]);
+    let wire = Crooked::to(far.url());
+    let mount = mounted(&lab, &protocol.remote(&wire.url));
+    mount.sync();
+    assert_eq!(fs::read(mount.path(&known[0])).unwrap(), b"known");
+    let is_tried = |fault: &Fault| match fault {
+        // No checksum of a listing's tells that a byte of it was changed.
+        Fault::WrongByte => false,
+        // One of each that is waited for, or is over at once.
+        Fault::Stall(at) | Fault::Reset(at) => *at == At::Middle,
+        Fault::Drip | Fault::Status("429 Too Many Requests" | "500 Internal Server Error") => false,
+        _ => true,
+    };
+    for (name, fault) in faults().into_iter().filter(|(_, fault)| is_tried(fault)) {
+        let what = format!("{protocol:?}, {name}");
+        let new = format!("new-{name}.bin");
+        put(&served.join(&new), name.as_bytes());
+        if let Far::Original(server) = &far {
+            server.refresh("incremental");
+        }
+        wire.bend("/", fault);
+        let begun = Instant::now();
+        let _ = mount.verb(&["sync"]);
+        assert!(begun.elapsed() < DEADLINE, "{what}: {:?}", begun.elapsed());
+        let shown = names(&mount.at);
+        assert!(known.iter().all(|name| shown.contains(name)), "{what}");
+        assert_eq!(fs::read(mount.path(&known[0])).unwrap(), b"known");
+        wire.straighten();
+        eventually(&what, || {
+            fs::read(mount.path(&new)).is_ok_and(|found| found == name.as_bytes())
+        });
+        let shown = names(&mount.at);
+        assert!(known.iter().all(|name| shown.contains(name)), "{what}");
+    }
+    mount.nothing_waits();
+}
+
 fn mounted<'a>(lab: &'a Lab, remote: &str) -> Mount<'a> {
     let keys = [
         ("AWS_ACCESS_KEY_ID", "anybody"),
@@ -368,6 +428,8 @@ fn mounted<'a>(lab: &'a Lab, remote: &str) -> Mount<'a> {
         "error",
         "--prefetch",
         "0",
+        "--refresh",
+        "2s",
     ];
     let mount = lab.try_mount_with("mnt", &keys, &args);
     mount.unwrap_or_else(|output| panic!("{}", String::from_utf8_lossy(&output.stderr)))

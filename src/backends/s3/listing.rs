@@ -1,7 +1,12 @@
 //! What a bucket says it holds, page by page, in order.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_s3::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object as Listing};
 use percent_encoding::percent_decode_str;
@@ -55,7 +60,12 @@ pub(super) async fn page(door: &Door, question: &Question, limit: Duration) -> R
         .set_delimiter(question.folded.then(|| "/".to_owned()))
         .max_keys(question.most.unwrap_or(PAGE))
         .encoding_type(EncodingType::Url);
+    let ending = Ending::default();
+    let request = request.customize().interceptor(ending.clone());
     let answer = timed(limit, request.send()).await?;
+    if !ending.has_come() {
+        return Err(answer::corrupt("the listing breaks off"));
+    }
     let mut page = Page::default();
     let is_encoded = answer.encoding_type() == Some(&EncodingType::Url);
     for listing in answer.contents() {
@@ -80,6 +90,35 @@ pub(super) async fn page(door: &Door, question: &Question, limit: Duration) -> R
     }
     page.token = token(&answer, question)?;
     Ok(page)
+}
+
+/// Whether the end of an answer came: the SDK reads one that is cut short as one that names less,
+/// and what a listing does not name is gone.
+#[derive(Debug, Clone, Default)]
+struct Ending(Arc<AtomicBool>);
+
+impl Ending {
+    fn has_come(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Intercept for Ending {
+    fn name(&self) -> &'static str {
+        "the end of a listing"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> std::result::Result<(), BoxError> {
+        let bytes = context.response().body().bytes().unwrap_or_default();
+        let is_whole = bytes.trim_ascii_end().ends_with(b"ListBucketResult>");
+        self.0.store(is_whole, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 fn nameless() -> Error {
