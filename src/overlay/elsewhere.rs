@@ -96,7 +96,7 @@ impl Overlay {
         if !wanted {
             return Ok(None);
         }
-        let key = self.path_of(parent)?.join(name)?;
+        let key = self.path_of_dir(parent)?.join(name)?;
         let hidden = found.is_none() && self.hidden_child(parent, name)?.is_some();
         let passed = hidden || self.is_local_only(&key) || self.asked.is_recent(&key);
         Ok((!passed).then_some(key))

@@ -59,7 +59,7 @@ pub struct Flight {
     sha256: Mutex<Option<Sha256>>,
     /// What holds the bytes to the remote's own checksum, where that is all there is.
     proof: Mutex<Option<Box<dyn Proof>>>,
-    /// What was waited for in vain, and until when; of nothing, for the proof that it is there.
+    /// What was waited for in vain, and until when. An empty range: the proof that the file is there.
     late: Mutex<Option<(ByteRange, Instant)>>,
 }
 
@@ -136,21 +136,23 @@ impl Flight {
         *ours = ours.take().or(late);
     }
 
+    /// When bytes of `want` were last given up, if they were.
+    fn late_since(&self, want: &ByteRange) -> Option<Instant> {
+        let late = self.late();
+        let touched = late.as_ref().filter(|(block, _)| are_touched(block, want));
+        touched.map(|(_, when)| *when)
+    }
+
     /// Whether `want` is among what did not come in time.
     pub fn is_late(&self, want: &ByteRange) -> bool {
-        let late = self.late();
-        late.as_ref()
-            .is_some_and(|(block, _)| are_touched(block, want))
+        self.late_since(want).is_some()
     }
 
     /// Why `want`, which is not here, is not waited for: it just was, in vain.
     pub fn was_just_late(&self, want: &ByteRange) -> Option<Error> {
-        let is_fresh = |(block, when): &(ByteRange, Instant)| {
-            are_touched(block, want) && when.elapsed() < AGAIN
-        };
-        let is_late = self.late().as_ref().is_some_and(is_fresh);
+        let when = self.late_since(want)?;
         let why = "the bytes did not come in time; read again";
-        (is_late && !self.is_ready(want)).then(|| Error::new(Kind::TimedOut, why))
+        (when.elapsed() < AGAIN && !self.is_ready(want)).then(|| Error::new(Kind::TimedOut, why))
     }
 
     /// Ends when a remote has answered with this version, or the flight has failed.

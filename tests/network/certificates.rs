@@ -43,7 +43,7 @@ fn issued(params: &CertificateParams, by: &Authority) -> (String, String) {
     (cert.pem(), key.serialize_pem())
 }
 
-/// The files of a server's certificate, and who issues them.
+/// A server's files, its certificate's among them, and who issues that.
 struct Files<'a> {
     lab: &'a Lab,
     ours: Authority,
@@ -53,6 +53,9 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn of(lab: &Lab) -> Files<'_> {
+        for n in 0..4 {
+            put(&lab.path(Path::new("srv").join(far(n))), &bytes(n, 5000));
+        }
         let files = Files {
             lab,
             ours: authority("ours"),
@@ -123,6 +126,16 @@ impl Files<'_> {
         mount.unwrap_or_else(|output| panic!("{}", String::from_utf8_lossy(&output.stderr)))
     }
 
+    /// A server whose certificate is ours, and its mount, with one file read.
+    fn begin(&self) -> (Server, Mount<'_>) {
+        self.issue(&right(), &self.ours);
+        let server = self.serve("0");
+        let mount = self.mount(&server);
+        eventually("it is listed", || mount.path(far(3)).exists());
+        assert!(is_read(&mount, 0));
+        (server, mount)
+    }
+
     /// Requests of any kind that the server has heard, whomever it is taken for.
     fn requests(&self, server: &Server) -> u64 {
         let asked = Command::new("curl")
@@ -153,22 +166,11 @@ fn is_read(mount: &Mount<'_>, n: u64) -> bool {
     fs::read(mount.path(far(n))).is_ok_and(|found| found == bytes(n, 5000))
 }
 
-fn filled(lab: &Lab) {
-    for n in 0..4 {
-        put(&lab.path(Path::new("srv").join(far(n))), &bytes(n, 5000));
-    }
-}
-
 #[test]
 fn p6_a_renewed_certificate_is_taken_without_a_restart() {
     let lab = Lab::new();
-    filled(&lab);
     let files = Files::of(&lab);
-    files.issue(&right(), &files.ours);
-    let server = files.serve("0");
-    let mount = files.mount(&server);
-    eventually("it is listed", || mount.path(far(3)).exists());
-    assert!(is_read(&mount, 0));
+    let (server, mount) = files.begin();
     assert!(files.is_of(&server, "ours.pem"));
     // The one file is new, and the other not yet.
     let (cert, key) = issued(&right(), &files.renewed);
@@ -202,13 +204,8 @@ fn p6_a_renewed_certificate_is_taken_without_a_restart() {
 #[test]
 fn p10_a_certificate_that_is_not_trusted_gets_no_key_and_is_one_line() {
     let lab = Lab::new();
-    filled(&lab);
     let files = Files::of(&lab);
-    files.issue(&right(), &files.ours);
-    let mut server = files.serve("0");
-    let mount = files.mount(&server);
-    eventually("it is listed", || mount.path(far(3)).exists());
-    assert!(is_read(&mount, 0));
+    let (mut server, mount) = files.begin();
     let port = server.port();
     let wrong = [
         (
