@@ -131,7 +131,10 @@ impl Files<'_> {
         self.issue(&right(), &self.ours);
         let server = self.serve("0");
         let mount = self.mount(&server);
-        eventually("it is listed", || mount.path(far(3)).exists());
+        // A name may be seen before the listing is at its end.
+        eventually("all is listed", || {
+            mount.status()["remotes"][0]["listed"] == true
+        });
         assert!(is_read(&mount, 0));
         (server, mount)
     }

@@ -250,7 +250,13 @@ fn no_fault_hurts(protocol: Protocol) {
     }
     thread::scope(|scope| {
         for case in &cases {
-            scope.spawn(|| case.read(&mount.at));
+            // Where others' faults have the remote pass for away just then, a read ends without a request.
+            scope.spawn(|| {
+                eventually(&format!("{}: it is hurt", case.name), || {
+                    case.read(&mount.at);
+                    wire.has_hurt(&protocol.asks_for(&case.name))
+                });
+            });
         }
         let busy = local_work(&mount.at, 100);
         assert!(
@@ -259,13 +265,6 @@ fn no_fault_hurts(protocol: Protocol) {
         );
     });
     let tries = wire.requests();
-    for case in &cases {
-        assert!(
-            wire.has_hurt(&protocol.asks_for(&case.name)),
-            "{}",
-            case.name
-        );
-    }
     assert!(
         tries < 60 * cases.len() as u64,
         "tries have an end: {tries}"
