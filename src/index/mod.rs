@@ -21,6 +21,7 @@ pub mod node;
 pub mod outbox;
 pub mod place;
 pub mod remote;
+mod rows;
 pub mod runs;
 mod schema;
 pub mod served;
@@ -60,6 +61,7 @@ pub use node::{
 };
 pub use outbox::{Operation, OutboxRow, OutboxTotals, Sent};
 pub use remote::{Applied, RemoteRow};
+use rows::Rows;
 pub use runs::Runs;
 pub use told::{Event, Invalidation};
 pub use writer::Writer;
@@ -90,6 +92,7 @@ pub struct Index {
     /// Counts commits that moved or removed a directory.
     moves: Arc<AtomicU64>,
     names: Arc<Names>,
+    rows: Arc<Rows>,
     is_damaged: AtomicBool,
 }
 
@@ -101,10 +104,11 @@ impl Index {
             Err(error) if error.kind() == Kind::NoSpace && spare::give_up(path) => start(path)?,
             started => started?,
         };
-        let names = Arc::new(Names::new());
+        let (names, rows) = (Arc::new(Names::new()), Arc::new(Rows::new()));
         let writer = Writer {
-            watched: names::watch(&c)?,
+            watched: (names::watch(&c)?, rows::watch(&c)?),
             names: names.clone(),
+            rows: rows.clone(),
             c,
             next_id: next_id as u64,
             next_generation: generation as u64,
@@ -129,6 +133,7 @@ impl Index {
             dirs: Mutex::new(LruCache::new(REMEMBERED_DIRS)),
             moves,
             names,
+            rows,
             is_damaged: AtomicBool::new(false),
         };
         Ok((index, aside))
@@ -218,7 +223,15 @@ impl Index {
 
     /// The node `id`.
     pub fn node(&self, id: NodeId) -> Result<Option<Node>> {
-        self.glance(|c| node::node(c, id))
+        let commits = match self.rows.node(id) {
+            rows::Look::Known(node) => return Ok(Some(node)),
+            rows::Look::Unknown(commits) => commits,
+        };
+        let node = self.glance(|c| node::node(c, id))?;
+        if let Some(node) = &node {
+            self.rows.learn(node, commits);
+        }
+        Ok(node)
     }
 
     /// What a listing shows of `name` in `parent`.

@@ -18,6 +18,7 @@ mod moved;
 mod names;
 mod order;
 mod orders;
+mod rows;
 mod turns;
 
 struct Lab {
@@ -47,6 +48,30 @@ fn entry() -> Entry {
         mode: 0o644,
         uid: None,
         gid: None,
+    }
+}
+
+/// A row of a file that nobody has written or fetched.
+fn some_node(id: u64) -> Node {
+    Node {
+        id: NodeId(id),
+        parent: ROOT,
+        name: Some(name("a")),
+        kind: NodeKind::File,
+        size: 0,
+        mtime_ns: 0,
+        ctime_ns: 0,
+        mode: 0o644,
+        uid: None,
+        gid: None,
+        sha256: None,
+        origin: None,
+        held: Held::None,
+        seen: None,
+        dirty: 0,
+        writing: Writing::No,
+        touched: false,
+        pinned: false,
     }
 }
 

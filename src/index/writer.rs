@@ -15,8 +15,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::checkpoint::Checkpoints;
-use super::names::{Changed, Names};
+use super::names::{self, Names};
 use super::node::{NodeId, RemoteId};
+use super::rows::{self, Rows};
 use super::schema::sql;
 use super::spare::Spare;
 use super::told::{Invalidation, Told};
@@ -47,9 +48,10 @@ pub struct Writer {
     pub(super) moves: Arc<AtomicU64>,
     pub(super) spare: Spare,
     pub(super) checkpoints: Checkpoints,
-    /// Directories in memory, and what the edits of this transaction changed of them.
+    /// Directories and rows in memory, and what the edits of this transaction changed of them.
     pub(super) names: Arc<Names>,
-    pub(super) watched: Changed,
+    pub(super) rows: Arc<Rows>,
+    pub(super) watched: (names::Changed, rows::Changed),
     pub(super) told: Told,
     /// How the transaction under way is framed.
     pub(super) frame: Frame,
@@ -292,6 +294,7 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
+        self.rows.changing(&self.watched.1);
         let committed = match self.frame {
             Frame::Failed => Ok(()),
             Frame::Alone | Frame::Shared => self.say("COMMIT"),
@@ -311,7 +314,8 @@ impl Writer {
     /// What comes after a transaction and before its callers are answered.
     fn concluded(&mut self, committed: &Result<()>) {
         crash::point("index.committed");
-        self.names.committed(&self.watched);
+        self.names.committed(&self.watched.0);
+        self.rows.changed();
         let changed = std::mem::take(&mut self.changed);
         if std::mem::take(&mut self.moved_dirs) {
             self.moves.fetch_add(1, Ordering::AcqRel);

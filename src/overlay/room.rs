@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Candidates read in one go.
 const PAGE: usize = 512;
 /// Uses noted in memory before they are written.
-const USES: usize = 4096;
+const USES: usize = 16_384;
 /// Files that may be on their way ahead of readers when one more is to come.
 const FILES_AHEAD: u64 = 256;
 /// What a writer that meets a full disk asks for.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{entry, name};
-use crate::index::{Entry, ROOT, node, schema};
+use super::{entry, name, some_node};
+use crate::index::{Entry, Node, ROOT, node, schema};
 use crate::locks::scheduled as locks;
 use crate::path::Name;
 use locks::{Mutex, in_every_order, mpsc, thread};
@@ -17,6 +17,13 @@ use locks::{Mutex, in_every_order, mpsc, thread};
     reason = "the same source with other locks"
 )]
 mod names;
+#[path = "../rows.rs"]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "the same source with other locks"
+)]
+mod rows;
 #[path = "../told.rs"]
 #[allow(
     dead_code,
@@ -26,6 +33,7 @@ mod names;
 mod told;
 
 use names::{Changed, Look, Names};
+use rows::Rows;
 use told::{Event, Invalidation, Told};
 
 /// A directory with one name, which is there in odd versions and says which; and what is in memory.
@@ -108,6 +116,64 @@ fn p2_memory_says_what_was_committed_last() {
             .for_each(|reader| reader.join().unwrap());
         directory.take_in();
         directory.ask();
+    });
+}
+
+/// A node whose size is its version, and what is in memory of it.
+struct Row {
+    rows: Rows,
+    node: Node,
+    version: Mutex<u64>,
+}
+
+impl Row {
+    fn commit(&self, version: u64) {
+        let changed = rows::Changed::default();
+        changed.lock().unwrap().push(self.node.id);
+        self.rows.changing(&changed);
+        *self.version.lock().unwrap() = version;
+        self.rows.changed();
+    }
+
+    /// Asks for the row as the index does, and looks at the answer.
+    fn ask(&self) {
+        let first = *self.version.lock().unwrap();
+        let found = match self.rows.node(self.node.id) {
+            rows::Look::Known(node) => node.size,
+            rows::Look::Unknown(commits) => {
+                let size = *self.version.lock().unwrap();
+                let node = self.node.clone();
+                self.rows.learn(&Node { size, ..node }, commits);
+                size
+            }
+        };
+        let last = *self.version.lock().unwrap();
+        let is_right = (first..=last).contains(&found);
+        assert!(is_right, "{found} after {first} and before {last}");
+    }
+}
+
+#[test]
+fn p2_a_row_in_memory_is_the_one_that_was_committed_last() {
+    in_every_order(|| {
+        let row = Arc::new(Row {
+            rows: Rows::new(),
+            node: some_node(7),
+            version: Mutex::new(0),
+        });
+        let reader = || {
+            let row = row.clone();
+            thread::spawn(move || (0..3).for_each(|_| row.ask()))
+        };
+        let readers = [reader(), reader()];
+        for version in 1..=3 {
+            row.commit(version);
+            row.ask();
+        }
+        readers
+            .into_iter()
+            .for_each(|reader| reader.join().unwrap());
+        row.ask();
     });
 }
 
