@@ -31,7 +31,7 @@ test-garage: test-tools
 # The server against a stand-in of an FXCACHE server; mounts against their peers, a bare directory and
 # the limit of the interface, which writes benches/RESULTS.md. Each in one run. And the hot parts, each by
 # itself, in a minute: `cargo bench --bench hot` alone needs no tools.
-# Ten minutes and 10 GB of disk; LARDER_BENCH_FILES=5000 LARDER_BENCH_ENTRIES=50000 takes less of both.
+# A quarter of an hour and 20 GB of disk; LARDER_BENCH_FILES=5000 LARDER_BENCH_ENTRIES=50000 takes less of both.
 bench: test-tools
 	@packaging/tools.sh bench
 	rclone="$$(packaging/rclone.sh)" && LARDER_BENCH_RCLONE="$$rclone" $(CARGO) bench --locked --bench mount

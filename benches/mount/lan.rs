@@ -11,7 +11,7 @@ use crate::common::bytes;
 use crate::measure::{Times, files, reads, reads_by, shuffled, writes};
 use crate::peers::rclone_over;
 use crate::report::{LARDER, Report, Row, Unit};
-use crate::systems::{Mounted, System, fresh_larder};
+use crate::systems::{Mounted, System, fresh_larder, set_aside};
 
 const GET: &str = "one GET";
 const SSHFS: &str = "sshfs";
@@ -111,7 +111,7 @@ pub fn writing(bench: &Bench, report: &mut Report) {
             row.add(name, writes(&mounted.at, WRITTEN, &content));
             drop(mounted);
             drop(server);
-            fs::remove_dir_all(lab.path("uploaded")).unwrap();
+            set_aside(lab, "uploaded");
         }
         let systems = [
             System::bare(target.clone()),
@@ -120,12 +120,12 @@ pub fn writing(bench: &Bench, report: &mut Report) {
             bench.sshd.sshfs(lab, target.clone()),
         ];
         for system in systems {
-            let dir = lab.dir("written");
+            lab.dir("written");
             report.tried(&system.name, |_| {
                 let mounted = system.mount();
                 row.add(&system.name, writes(&mounted.at, WRITTEN, &content));
             });
-            fs::remove_dir_all(dir).unwrap();
+            set_aside(lab, "written");
         }
     }
     report.push(row);

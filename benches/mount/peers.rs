@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::common::Lab;
 use crate::s3::{BUCKET, KEY, S3Server, SECRET};
-use crate::systems::{Mounted, System, wait_until};
+use crate::systems::{Mounted, System, set_aside, wait_until};
 
 /// The program, as `packaging/rclone.sh` names it.
 fn rclone(lab: &Lab) -> Command {
@@ -25,7 +25,7 @@ pub fn rclone_path() -> PathBuf {
 
 /// rclone over a remote, with an empty cache.
 fn mount_rclone(lab: &Lab, mut command: Command, remote: &str, mode: &str) -> Mounted {
-    let _ = fs::remove_dir_all(lab.path("rclone-cache"));
+    set_aside(lab, "rclone-cache");
     let at = lab.path("rclone");
     command.arg("mount").arg(remote).arg(&at);
     command.args(["--vfs-cache-mode", mode]);

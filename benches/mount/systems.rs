@@ -2,8 +2,10 @@
 //! [`Mounted`] lives, and is taken away with it, also when the work on it fails.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -145,10 +147,23 @@ pub fn larder(lab: &Lab, store: &str, args: &[String], env: &[(&str, &str)]) -> 
 
 /// The same over an empty directory, once it knows all files of its remote.
 pub fn fresh_larder(lab: &Lab, args: &[String], env: &[(&str, &str)], files: usize) -> Mounted {
-    let _ = fs::remove_dir_all(lab.path("fresh"));
+    set_aside(lab, "fresh");
     let mounted = larder(lab, "fresh", args, env);
     knows(lab, &mounted, files);
     mounted
+}
+
+/// Takes a directory of the laboratory out of the way, if it is there. It is removed when all is done:
+/// for a minute and more after files went, ext4 looks at each inode that they gave up whenever it makes
+/// one (`recently_deleted` in `fs/ext4/ialloc.c`), and whoever makes files pays for it.
+pub fn set_aside(lab: &Lab, dir: &str) {
+    static ASIDE: AtomicUsize = AtomicUsize::new(0);
+    let number = ASIDE.fetch_add(1, Ordering::Relaxed);
+    let aside = lab.dir("aside").join(format!("{dir}_{number}"));
+    match fs::rename(lab.path(dir), aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        renamed => renamed.unwrap(),
+    }
 }
 
 /// What `larder status` says.
