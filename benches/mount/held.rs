@@ -11,6 +11,8 @@ use crate::systems::{System, knows, status};
 
 /// Fresh mounts of each, in turns; the best counts.
 const TURNS: usize = 2;
+/// How often in a turn what was done once is done again.
+const AGAIN: usize = 3;
 const ABSENT: usize = 20_000;
 /// Files that are read, of all.
 const READ: usize = 5_000;
@@ -75,11 +77,15 @@ pub fn metadata(bench: &Bench, report: &mut Report) {
             report.tried(&system.name, |_| {
                 let mounted = system.mount();
                 rows[0].add(&system.name, stats(&mounted.at, &names));
-                rows[1].add(&system.name, stats(&mounted.at, &names));
+                for _ in 0..AGAIN {
+                    rows[1].add(&system.name, stats(&mounted.at, &names));
+                }
                 drop(mounted);
                 let mounted = system.mount();
                 rows[2].add(&system.name, absent(&mounted.at, &missing));
-                rows[3].add(&system.name, absent(&mounted.at, &missing));
+                for _ in 0..AGAIN {
+                    rows[3].add(&system.name, absent(&mounted.at, &missing));
+                }
                 drop(mounted);
                 let mounted = system.mount();
                 rows[4].add(&system.name, walk(&mounted.at, bench.names.len()));
@@ -102,7 +108,7 @@ fn small(bench: &Bench, systems: &[System<'_>], how: &str, report: &mut Report) 
             report.tried(&system.name, |_| {
                 let mounted = system.mount();
                 reads(&mounted.at, names);
-                for _ in 0..3 {
+                for _ in 0..AGAIN {
                     warm.add(&system.name, reads(&mounted.at, names).per_second());
                 }
                 if drop_page_cache() {
@@ -142,7 +148,7 @@ fn one_large(systems: &[System<'_>], how: &str, times: f64, report: &mut Report)
                     cold.add(&system.name, sequential(&path));
                 }
                 sequential(&path);
-                for _ in 0..3 {
+                for _ in 0..AGAIN {
                     warm.add(&system.name, sequential(&path));
                 }
             });
