@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::arriving::Arriving;
-use crate::index::{Index, Node, NodeId, Seen, node};
+use crate::index::{Index, Node, NodeId, Seen};
 use crate::object::{RemoteId, Sha256, Version};
 use crate::path::RelPath;
 use crate::store::{Given, Partial, StagedId, Store};
@@ -172,13 +172,11 @@ impl Commit {
 
     /// Each node, if it still is what came.
     fn wanted(&self, all: &[Whole<'_>]) -> Result<Vec<Option<Node>>> {
-        self.index.read(|c| {
-            let each = all.iter().map(|whole| {
-                let node = node::node(c, whole.node.id)?;
-                Ok(node.filter(|n| n.dirty == 0 && n.origin.as_ref() == Some(whole.version)))
-            });
-            each.collect()
-        })
+        let each = all.iter().map(|whole| {
+            let node = self.index.node(whole.node.id)?;
+            Ok(node.filter(|n| n.dirty == 0 && n.origin.as_ref() == Some(whole.version)))
+        });
+        each.collect()
     }
 
     /// Where one file goes; none if the node became something else.
