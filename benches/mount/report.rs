@@ -164,10 +164,23 @@ impl Row {
         };
         let verdict = match verdict {
             Some((true, is)) => format!("{is}, met"),
-            Some((false, is)) => format!("{is}, **missed**"),
+            Some((false, is)) => format!("{is}, **missed**{}", self.out_of_reach(goal)),
             None => "not measured".to_owned(),
         };
         (wanted, verdict)
+    }
+
+    /// That the limit of the interface misses a goal as well, if it does.
+    fn out_of_reach(&self, goal: &Goal) -> String {
+        let limit = match *goal {
+            Goal::AtLeast(times, BARE) => self
+                .figure(LIMIT)
+                .zip(self.figure(BARE))
+                .map(|(limit, bare)| limit / bare)
+                .filter(|ratio| *ratio < times),
+            _ => None,
+        };
+        limit.map_or_else(String::new, |ratio| format!(" ({LIMIT}: {ratio:.2} ×)"))
     }
 
     fn line(&self) -> String {
@@ -236,7 +249,7 @@ impl Report {
         for verdict in verdicts {
             match verdict {
                 v if v.ends_with("met") => met += 1,
-                v if v.ends_with("**missed**") => missed += 1,
+                v if v.contains("**missed**") => missed += 1,
                 _ => open += 1,
             }
         }
