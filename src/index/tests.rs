@@ -51,27 +51,29 @@ fn entry() -> Entry {
     }
 }
 
-/// A row of a file that nobody has written or fetched.
-fn some_node(id: u64) -> Node {
-    Node {
-        id: NodeId(id),
-        parent: ROOT,
-        name: Some(name("a")),
-        kind: NodeKind::File,
-        size: 0,
-        mtime_ns: 0,
-        ctime_ns: 0,
-        mode: 0o644,
-        uid: None,
-        gid: None,
-        sha256: None,
-        origin: None,
-        held: Held::None,
-        seen: None,
-        dirty: 0,
-        writing: Writing::No,
-        touched: false,
-        pinned: false,
+impl Node {
+    /// An empty file `a` at the top that nobody has written, and that is not here.
+    pub fn sample(id: NodeId) -> Node {
+        Node {
+            id,
+            parent: ROOT,
+            name: Some(name("a")),
+            kind: NodeKind::File,
+            size: 0,
+            mtime_ns: 0,
+            ctime_ns: 0,
+            mode: 0o644,
+            uid: None,
+            gid: None,
+            sha256: None,
+            origin: None,
+            held: Held::None,
+            seen: None,
+            dirty: 0,
+            writing: Writing::No,
+            touched: false,
+            pinned: false,
+        }
     }
 }
 

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::{Settings, fail};
-use crate::index::{Held, Node, NodeId, NodeKind, ROOT, Writing};
+use crate::index::{Held, Node, NodeId};
 use crate::locks::scheduled as locks;
-use crate::path::Name;
 use locks::{Mutex, in_every_order, thread};
 
 #[path = "handles.rs"]
@@ -23,24 +22,9 @@ const ID: NodeId = NodeId(7);
 
 fn state() -> OpenState {
     let node = Node {
-        id: ID,
-        parent: ROOT,
-        name: Some(Name::new(b"a").unwrap()),
-        kind: NodeKind::File,
         size: 1,
-        mtime_ns: 0,
-        ctime_ns: 0,
-        mode: 0o644,
-        uid: None,
-        gid: None,
-        sha256: None,
-        origin: None,
         held: Held::Whole,
-        seen: None,
-        dirty: 0,
-        writing: Writing::No,
-        touched: false,
-        pinned: false,
+        ..Node::sample(ID)
     };
     OpenState {
         handles: 1,

@@ -524,24 +524,11 @@ mod tests {
 
     fn row(held: Held, seen: Option<Seen>) -> Node {
         Node {
-            id: NodeId(2),
-            parent: ROOT,
-            name: Some(Name::new(b"a").unwrap()),
-            kind: NodeKind::File,
             size: 5,
             mtime_ns: 7,
-            ctime_ns: 0,
-            mode: 0o644,
-            uid: None,
-            gid: None,
-            sha256: None,
-            origin: None,
             held,
             seen,
-            dirty: 0,
-            writing: Writing::No,
-            touched: false,
-            pinned: false,
+            ..Node::sample(NodeId(2))
         }
     }
 

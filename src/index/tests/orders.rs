@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{entry, name, some_node};
-use crate::index::{Entry, Node, ROOT, node, schema};
+use super::{entry, name};
+use crate::index::{Entry, Node, NodeId, ROOT, node, schema};
 use crate::locks::scheduled as locks;
 use crate::path::Name;
 use locks::{Mutex, in_every_order, mpsc, thread};
@@ -158,7 +158,7 @@ fn p2_a_row_in_memory_is_the_one_that_was_committed_last() {
     in_every_order(|| {
         let row = Arc::new(Row {
             rows: Rows::new(),
-            node: some_node(7),
+            node: Node::sample(NodeId(7)),
             version: Mutex::new(0),
         });
         let reader = || {

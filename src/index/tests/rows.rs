@@ -38,7 +38,7 @@ fn changed(ids: impl Iterator<Item = u64>) -> Changed {
 
 #[test]
 fn p2_a_row_that_changes_while_it_is_read_is_not_kept() {
-    let (rows, node) = (Rows::new(), some_node(7));
+    let (rows, node) = (Rows::new(), Node::sample(NodeId(7)));
     let before = unknown(&rows, 7);
     rows.changing(&changed([7].into_iter()));
     let meanwhile = unknown(&rows, 7);
@@ -62,7 +62,7 @@ fn p2_a_row_that_changes_while_it_is_read_is_not_kept() {
 fn p2_a_commit_that_changes_very_much_has_all_rows_forgotten() {
     let rows = Rows::new();
     for id in 1..=8 {
-        rows.learn(&some_node(id), unknown(&rows, id));
+        rows.learn(&Node::sample(NodeId(id)), unknown(&rows, id));
     }
     assert!((1..=8).all(|id| is_kept(&rows, id)));
     rows.changing(&changed(100..5000));
@@ -72,7 +72,7 @@ fn p2_a_commit_that_changes_very_much_has_all_rows_forgotten() {
 
 #[test]
 fn p2_rows_that_nobody_asked_for_longest_go_first() {
-    let (rows, node) = (Rows::new(), some_node(1));
+    let (rows, node) = (Rows::new(), Node::sample(NodeId(1)));
     for id in 1..=30_000 {
         let id = NodeId(id);
         rows.learn(&Node { id, ..node.clone() }, 0);

@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::beneath::Dir;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Held, Node, NodeId, NodeKind, ROOT, Writing};
+use crate::index::{Node, NodeId};
 use crate::locks::scheduled as locks;
 use crate::object::{RemoteId, Version};
-use crate::path::{Name, RelPath};
+use crate::path::RelPath;
 use crate::store::{PartialId, Store};
 use crate::transfer::{footer, plan};
 use locks::{block_on, in_every_order, thread};
@@ -49,24 +49,9 @@ fn flight(size: u64) -> Arc<Flight> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let version = Version::new("v").unwrap();
     let node = Node {
-        id: ID,
-        parent: ROOT,
-        name: Some(Name::new(b"a").unwrap()),
-        kind: NodeKind::File,
         size,
-        mtime_ns: 0,
-        ctime_ns: 0,
-        mode: 0o644,
-        uid: None,
-        gid: None,
-        sha256: None,
         origin: Some((RemoteId(1), version.clone())),
-        held: Held::None,
-        seen: None,
-        dirty: 0,
-        writing: Writing::No,
-        touched: false,
-        pinned: false,
+        ..Node::sample(ID)
     };
     let name = NEXT.fetch_add(1, Ordering::SeqCst).to_string();
     let key = RelPath::new(name.as_bytes()).unwrap();
