@@ -177,15 +177,11 @@ impl Downloads {
         let Some(version) = node.origin.clone() else {
             return Err(Error::new(Kind::NotFound, "no remote has the file"));
         };
-        let index = &self.commit.index;
         // Its flight may have landed since the row was read.
-        if if_far
-            && index
-                .node(node.id)?
-                .is_some_and(|now| now.held == Held::Whole)
-        {
+        if if_far && self.is_here(node.id)? {
             return Err(Error::new(Kind::Stale, "the file is here by now"));
         }
+        let index = &self.commit.index;
         let replicas = index.glance(|c| rows::replicas(c, node.id))?;
         let sources = self.sources_among(replicas, node)?;
         let id = PartialId::new(&self.shown(version.0), &sources[0].1.key, &version.1);
