@@ -106,7 +106,8 @@ impl Index {
         };
         let (names, rows) = (Arc::new(Names::new()), Arc::new(Rows::new()));
         let writer = Writer {
-            watched: (names::watch(&c)?, rows::watch(&c)?),
+            changed_names: names::watch(&c)?,
+            changed_rows: rows::watch(&c)?,
             names: names.clone(),
             rows: rows.clone(),
             c,

@@ -31,7 +31,7 @@ const FIRST: usize = 8;
 /// How many names are read at once for the price of one that is asked for.
 const PRICE: usize = 32;
 /// With more changes than this in one commit, everything is forgotten instead.
-const FOLLOWED: usize = 4096;
+pub(super) const FOLLOWED: usize = 4096;
 
 /// Names that the edits since the last commit changed, with their directories.
 pub(super) type Changed = Arc<Mutex<Vec<(NodeId, Vec<u8>)>>>;
@@ -324,7 +324,7 @@ pub(super) fn watch(c: &Connection) -> Result<Changed> {
     Ok(changed)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whole between any two statements, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

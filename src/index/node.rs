@@ -129,14 +129,19 @@ pub fn same_bytes(a: (u64, i64, Option<Sha256>), b: (u64, i64, Option<Sha256>)) 
     }
 }
 
-/// `SELECT`s the columns that [`node_of`] reads, then goes on with the rest of the query.
+/// The columns that [`node_of`] reads.
+macro_rules! node_columns {
+    () => {
+        "id, parent, name, kind, size, mtime_ns, ctime_ns, mode, uid, gid, sha256, origin, version, held, \
+         seen_size, seen_mtime_ns, seen_ino, seen_ctime_ns, dirty, writing, touched, pinned"
+    };
+}
+pub(super) use node_columns;
+
+/// `SELECT`s them, then goes on with the rest of the query.
 macro_rules! select_node {
     ($rest:literal) => {
-        concat!(
-            "SELECT id, parent, name, kind, size, mtime_ns, ctime_ns, mode, uid, gid, sha256, origin, version, held, ",
-            "seen_size, seen_mtime_ns, seen_ino, seen_ctime_ns, dirty, writing, touched, pinned ",
-            $rest
-        )
+        concat!("SELECT ", $crate::index::node::node_columns!(), " ", $rest)
     };
 }
 pub(super) use select_node;

@@ -12,16 +12,15 @@ use lru::LruCache;
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 
-use super::locks::{Mutex, MutexGuard, PoisonError};
-use super::node::{Node, NodeId};
+use super::locks::{Mutex, MutexGuard};
+use super::names::{FOLLOWED, lock};
+use super::node::{Node, NodeId, node_columns};
 use super::schema::sql;
 use crate::error::Result;
 
 const SHARDS: u64 = 4;
 /// Rows in one shard: 8,192 in all, about 4 MB of usual ones.
 const EACH: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
-/// With more changes than this in one commit, everything is forgotten instead.
-const FOLLOWED: usize = 4096;
 
 /// Nodes whose rows the edits since the last commit changed or removed.
 pub(super) type Changed = Arc<Mutex<Vec<NodeId>>>;
@@ -120,18 +119,12 @@ pub(super) fn watch(c: &Connection) -> Result<Changed> {
     c.create_scalar_function("row_changed", 1, FunctionFlags::SQLITE_UTF8, note)
         .map_err(sql)?;
     // What `Node` shows: not when the file was last used, which changes with every use.
-    c.execute_batch(
+    c.execute_batch(concat!(
         "CREATE TEMP TRIGGER row_gone AFTER DELETE ON nodes BEGIN SELECT row_changed(old.id); END;
-         CREATE TEMP TRIGGER row_changed AFTER UPDATE OF id, parent, name, kind, size, mtime_ns, ctime_ns,
-           mode, uid, gid, sha256, origin, version, held, seen_size, seen_mtime_ns, seen_ino,
-           seen_ctime_ns, dirty, writing, touched, pinned ON nodes
-           BEGIN SELECT row_changed(old.id); END;",
-    )
+         CREATE TEMP TRIGGER row_changed AFTER UPDATE OF ",
+        node_columns!(),
+        " ON nodes BEGIN SELECT row_changed(old.id); END;",
+    ))
     .map_err(sql)?;
     Ok(changed)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole between any two statements, so a panic elsewhere does not spoil it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -51,7 +51,8 @@ pub struct Writer {
     /// Directories and rows in memory, and what the edits of this transaction changed of them.
     pub(super) names: Arc<Names>,
     pub(super) rows: Arc<Rows>,
-    pub(super) watched: (names::Changed, rows::Changed),
+    pub(super) changed_names: names::Changed,
+    pub(super) changed_rows: rows::Changed,
     pub(super) told: Told,
     /// How the transaction under way is framed.
     pub(super) frame: Frame,
@@ -294,7 +295,7 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<()> {
-        self.rows.changing(&self.watched.1);
+        self.rows.changing(&self.changed_rows);
         let committed = match self.frame {
             Frame::Failed => Ok(()),
             Frame::Alone | Frame::Shared => self.say("COMMIT"),
@@ -314,7 +315,7 @@ impl Writer {
     /// What comes after a transaction and before its callers are answered.
     fn concluded(&mut self, committed: &Result<()>) {
         crash::point("index.committed");
-        self.names.committed(&self.watched.0);
+        self.names.committed(&self.changed_names);
         self.rows.changed();
         let changed = std::mem::take(&mut self.changed);
         if std::mem::take(&mut self.moved_dirs) {
