@@ -172,15 +172,15 @@ impl Row {
 
     /// That the limit of the interface misses a goal as well, if it does.
     fn out_of_reach(&self, goal: &Goal) -> String {
-        let limit = match *goal {
-            Goal::AtLeast(times, BARE) => self
-                .figure(LIMIT)
-                .zip(self.figure(BARE))
-                .map(|(limit, bare)| limit / bare)
-                .filter(|ratio| *ratio < times),
-            _ => None,
+        let Goal::AtLeast(times, BARE) = *goal else {
+            return String::new();
         };
-        limit.map_or_else(String::new, |ratio| format!(" ({LIMIT}: {ratio:.2} ×)"))
+        match self.figure(LIMIT).zip(self.figure(BARE)) {
+            Some((limit, bare)) if limit / bare < times => {
+                format!(" ({LIMIT}: {:.2} ×)", limit / bare)
+            }
+            _ => String::new(),
+        }
     }
 
     fn line(&self) -> String {
