@@ -152,7 +152,7 @@ fn bad_places_take_one_line_and_say_what_to_do() {
         (&["restore", "dir"], "larder status"),
         (&["conflicts", "dir"], "larder mount"),
         (&["conflicts", "show", "dir/x"], "larder status"),
-        (&["conflicts", "keep-theirs", "3"], "nothing is mounted"),
+        (&["conflicts", "keep-theirs", "3"], "larder mount"),
         (&["serve", "none", "--port", "0"], "none"),
         (&["serve"], "larder serve DIR"),
     ] {

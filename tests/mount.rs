@@ -49,6 +49,41 @@ fn p3_what_was_written_is_in_the_folder_and_goes_up() {
 }
 
 #[test]
+fn the_only_mount_that_answers_is_the_one_that_is_meant() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    let remote = ["--remote", &server.url];
+    // To whoever looks for daemons in this directory it is a mount of somebody else.
+    let other = lab.mount("other", &remote);
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let env = ("LARDER_RUNTIME_DIR", run.to_str().unwrap());
+    let says = |words: &[&str]| {
+        let mut command = lab.larder();
+        let output = command.env(env.0, env.1).args(words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    let (_, said) = says(&["flush"]);
+    assert!(said.contains("no larder is mounted at"), "{said}");
+    let mount = |name| match lab.try_mount_with(name, &[env], &remote) {
+        Ok(mount) => mount,
+        Err(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+    };
+    let mine = mount("mine");
+    assert_eq!(says(&["flush"]), (true, String::new()));
+    let second = mount("second");
+    let (done, said) = says(&["flush"]);
+    assert!(!done && said.contains("which mount?"), "{said}");
+    assert!(said.contains(mine.at.to_str().unwrap()), "{said}");
+    assert!(said.contains(second.at.to_str().unwrap()), "{said}");
+    assert!(!said.contains(other.at.to_str().unwrap()), "{said}");
+    for mount in [&mine, &second] {
+        assert_eq!(says(&["umount", mount.at.to_str().unwrap()]).1, "");
+    }
+}
+
+#[test]
 fn p3_a_file_has_its_size_as_soon_as_it_is_closed() {
     for way in [&[][..], &["--no-passthrough"]] {
         let lab = Lab::new();

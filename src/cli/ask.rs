@@ -118,33 +118,44 @@ impl Asked {
     }
 }
 
-/// The mount at `path`; without one, the only one there is, or the one of the profile.
+/// The mount at `path`; without one, the only one that answers us, or the one of the profile. What
+/// others mounted and what a killed daemon left is not meant.
 pub fn mount_at(path: Option<&Path>, context: &Context) -> Result<Client> {
     if let Some(path) = path {
         return Client::connect(path);
     }
-    let mounts = daemon::mounts()?;
-    match mounts.as_slice() {
-        [one] => Client::connect(&one.mountpoint),
-        [] => Err(Error::new(
-            Kind::NotFound,
-            "nothing is mounted; start with `larder mount MOUNTPOINT --remote URL`",
-        )),
-        several => {
-            let of_profile = context.profile_folder()?;
-            if let Some(one) = of_profile.and_then(|folder| control::mountpoint(&folder).ok())
-                && several.iter().any(|m| m.mountpoint == one)
-            {
-                return Client::connect(&one);
-            }
-            let names: Vec<_> = several
-                .iter()
-                .map(|m| m.mountpoint.display().to_string())
-                .collect();
-            let text = format!("which mount? name one of {}", names.join(", "));
-            Err(Error::new(Kind::Invalid, text))
+    let mut answering = Vec::new();
+    let mut nobody = None;
+    for mount in daemon::mounts()? {
+        match Client::connect(&mount.mountpoint) {
+            Ok(client) => answering.push(client),
+            Err(error) => nobody = Some(error),
         }
     }
+    if answering.len() > 1 {
+        let of_profile = context.profile_folder()?;
+        let named = of_profile.and_then(|folder| control::mountpoint(&folder).ok());
+        match named.and_then(|at| answering.iter().position(|one| one.mountpoint() == at)) {
+            Some(one) => return Ok(answering.swap_remove(one)),
+            None => return Err(which(&answering)),
+        }
+    }
+    let nothing = || {
+        let text = "nothing is mounted; start with `larder mount MOUNTPOINT --remote URL`";
+        Error::new(Kind::NotFound, text)
+    };
+    answering
+        .pop()
+        .ok_or_else(|| nobody.unwrap_or_else(nothing))
+}
+
+fn which(answering: &[Client]) -> Error {
+    let names: Vec<_> = answering
+        .iter()
+        .map(|one| one.mountpoint().display().to_string())
+        .collect();
+    let text = format!("which mount? name one of {}", names.join(", "));
+    Error::new(Kind::Invalid, text)
 }
 
 /// The mount that `path` lies in, and where in it. Nothing in the mount is touched.
