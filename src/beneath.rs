@@ -293,6 +293,24 @@ pub fn facts_of(file: &File) -> Result<Facts> {
     Ok(facts(&sys::fstat(file).map_err(said)?))
 }
 
+/// Has a file of up to `most` bytes read from the disk, unless its first page is in memory. Waits for
+/// nothing; where the file system cannot tell what is in memory, nothing is done.
+#[cfg(target_os = "linux")]
+pub fn read_early(file: &File, most: u64) {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let mut first = [0];
+    let first = &mut [std::io::IoSliceMut::new(&mut first)];
+    let is_cold = preadv2(file, first, 0, ReadWriteFlags::NOWAIT) == Err(Errno::AGAIN);
+    if is_cold && sys::fstat(file).is_ok_and(|stat| stat.st_size as u64 <= most) {
+        // An advice: without it the reader waits for the disk a little longer.
+        let _ = sys::fadvise(file, 0, None, sys::Advice::WillNeed);
+    }
+}
+
+/// No other system tells.
+#[cfg(not(target_os = "linux"))]
+pub fn read_early(_file: &File, _most: u64) {}
+
 /// Sets an open file's permission bits, exactly: no umask counts.
 pub fn set_mode_of(file: &File, mode: u32) -> Result<()> {
     sys::fchmod(file, permissions(mode)).map_err(said)

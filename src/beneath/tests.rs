@@ -264,6 +264,65 @@ fn attributes_come_back_and_go() {
     assert_eq!(kind(gone), Kind::NoAttribute);
 }
 
+/// Which pages of a file are in memory.
+fn pages_in_memory(file: &File, len: usize) -> Vec<bool> {
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let mut pages = vec![0u8; len.div_ceil(page)];
+    // SAFETY: the file is mapped where the system likes, looked at without being touched, and unmapped;
+    // `pages` has room for a byte a page.
+    let asked = unsafe {
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        );
+        assert_ne!(at, libc::MAP_FAILED);
+        let asked = libc::mincore(at, len, pages.as_mut_ptr());
+        libc::munmap(at, len);
+        asked
+    };
+    assert_eq!(asked, 0);
+    pages.into_iter().map(|page| page & 1 == 1).collect()
+}
+
+#[test]
+fn small_files_that_are_not_in_memory_come_early() {
+    const LEN: usize = 200 << 10;
+    let wait = |what: &str, done: &dyn Fn() -> bool| {
+        let begun = std::time::Instant::now();
+        while !done() {
+            assert!(begun.elapsed().as_secs() < 20, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    // A file of tmpfs is always in memory; the build directory is on a disk.
+    let temp = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let dir = Dir::open_ambient(temp.path()).unwrap();
+    let file = create(&dir, "f", &vec![7; LEN]);
+    file.sync_all().unwrap();
+    let advise = |advice| sys::fadvise(&file, 0, None, advice).unwrap();
+    // Nothing but what is asked for.
+    advise(sys::Advice::Random);
+    let forget = || {
+        wait("the file is not in memory", &|| {
+            advise(sys::Advice::DontNeed);
+            !pages_in_memory(&file, LEN).contains(&true)
+        });
+    };
+    forget();
+    read_early(&file, LEN as u64 - 1);
+    assert_ne!(pages_in_memory(&file, LEN).last(), Some(&true));
+    forget();
+    read_early(&file, LEN as u64);
+    wait("the file is in memory", &|| {
+        !pages_in_memory(&file, LEN).contains(&false)
+    });
+}
+
 #[test]
 fn errors_say_what_they_are_about() {
     let (temp, dir) = tree();

@@ -14,10 +14,16 @@ use super::attr::{convert, dot_attr};
 use super::errno::errno;
 use super::passthrough::{Backings, Mode};
 use super::{Edge, GENERATION, TTL};
+use crate::beneath::read_early;
 use crate::error::{Error, Kind, Result};
 use crate::index::{NodeId, ROOT};
 use crate::overlay::{Answer, Attr, Caller, Opened, Overlay};
 use crate::path::Name;
+
+/// A file up to this size is on its way from the disk while its reader is told that it is open: who
+/// opens a small one reads all of it, as a rule. Where reads come through us, the kernel may have
+/// the bytes without the disk.
+const READ_EARLY: u64 = 256 << 10;
 
 /// A name for looking up: one that cannot exist is merely not there.
 pub(super) fn existing(name: &OsStr) -> Result<Name> {
@@ -133,7 +139,12 @@ impl Light {
             false => FopenFlags::FOPEN_NOFLUSH,
         };
         match mode {
-            Mode::Passthrough(backing) => reply.opened_passthrough(fh, close, &backing),
+            Mode::Passthrough(backing) => {
+                if let (Some(file), false) = (&opened.backing, opened.writes) {
+                    read_early(file, READ_EARLY);
+                }
+                reply.opened_passthrough(fh, close, &backing);
+            }
             Mode::Cached if opened.is_cached => {
                 reply.opened(fh, FopenFlags::FOPEN_KEEP_CACHE | close);
             }
