@@ -331,6 +331,8 @@ pub struct Verified {
     pub good: u64,
     /// Of no known hash; it is noted for the next time.
     pub noted: u64,
+    /// Of an older version than the remote's; the new one comes when they are read.
+    pub older: u64,
     /// Read whole, but nothing tells what they should be: not sent yet.
     pub unknown: u64,
     /// Being written just now.

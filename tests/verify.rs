@@ -228,6 +228,27 @@ fn p1_a_copy_of_unknown_hash_is_noted_and_the_next_look_tells() {
 }
 
 #[test]
+fn p8_a_file_that_has_a_newer_version_is_told_apart() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    put(&server.root.join("a.bin"), &bytes(1, 5000));
+    let mount = listed(&lab, &["--remote", &server.url]);
+    read_all(&mount, &["a.bin"]);
+    let at = mount.at.display().to_string();
+    put(&server.root.join("a.bin"), &bytes(2, 6000));
+    eventually("the newer version is known", || {
+        mount.sync();
+        fs::metadata(mount.path("a.bin")).is_ok_and(|facts| facts.len() == 6000)
+    });
+    let (found, code) = verify(&lab, &[&at]);
+    assert_eq!((&found["older"], code), (&1.into(), 0), "{found}");
+    assert_eq!(fs::read(mount.path("a.bin")).unwrap(), bytes(2, 6000));
+    eventually("the newer version is here", || {
+        verify(&lab, &[&at]).0["good"] == 1
+    });
+}
+
+#[test]
 fn p5_a_remote_is_compared_name_by_name() {
     let lab = Lab::new();
     let server = lab.serve("srv", &[]);

@@ -110,6 +110,10 @@ fn render(v: &Verified, is_mounted: bool) -> String {
             "of no known hash; it is noted, so the next look can tell",
         ),
         (
+            v.older,
+            "of an older version; the new one comes when they are read",
+        ),
+        (
             v.unknown,
             "not sent yet, so nothing tells what they should be; read whole",
         ),
@@ -197,9 +201,10 @@ mod tests {
     #[test]
     fn what_is_right_and_what_is_not() {
         let mut v = Verified {
-            files: 3,
+            files: 4,
             good: 1,
             noted: 1,
+            older: 1,
             unknown: 1,
             ..Verified::default()
         };

@@ -36,7 +36,7 @@ impl Drop for Until {
 
 fn word(found: Found) -> Option<&'static str> {
     match found {
-        Found::Good | Found::Noted | Found::Unknown | Found::Busy => None,
+        Found::Good | Found::Noted | Found::Older | Found::Unknown | Found::Busy => None,
         Found::Changed => Some("changed"),
         Found::New => Some("new"),
         Found::Rotten => Some("rotten"),
@@ -86,6 +86,7 @@ fn told(tally: &Tally) -> Verified {
         bytes: tally.bytes,
         good: tally.of(Found::Good),
         noted: tally.of(Found::Noted),
+        older: tally.of(Found::Older),
         unknown: tally.of(Found::Unknown),
         busy: tally.of(Found::Busy),
         changed: tally.of(Found::Changed),

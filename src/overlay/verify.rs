@@ -31,6 +31,8 @@ pub enum Found {
     Good,
     /// Clean, and of no known hash until now.
     Noted,
+    /// Of an older version than the remote's, and kept until the new one is here.
+    Older,
     /// Read whole; what it should be is not known: written here and not sent yet, or left torn.
     Unknown,
     /// Not as its row says: people changed it.
@@ -237,9 +239,9 @@ impl Overlay {
             }
             Ok(_) if seen(&facts_of(&file)?) != seen(&facts) || self.has_moved_on(&node)? => {}
             Ok(hash) => {
-                let is_whole = node.held == Held::Whole && node.writing == Writing::No;
                 checked.found = match node.sha256 {
-                    _ if !is_whole => Found::Unknown,
+                    _ if node.held == Held::Stale => Found::Older,
+                    _ if node.writing != Writing::No => Found::Unknown,
                     Some(known) if known == hash => Found::Good,
                     Some(_) => Found::Rotten,
                     None if node.dirty != 0 => Found::Unknown,
