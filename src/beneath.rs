@@ -294,14 +294,17 @@ pub fn facts_of(file: &File) -> Result<Facts> {
 }
 
 /// Has a file of up to `most` bytes read from the disk, unless its first page is in memory. Waits for
-/// nothing; where the file system cannot tell what is in memory, nothing is done.
+/// nothing; where the file system cannot tell what is in memory, nothing is done. A larger file is
+/// left alone: whoever reads it on from a first page that is there gets the rest in smaller pieces.
 #[cfg(target_os = "linux")]
 pub fn read_early(file: &File, most: u64) {
     use rustix::io::{ReadWriteFlags, preadv2};
+    if sys::fstat(file).is_ok_and(|stat| stat.st_size as u64 > most) {
+        return;
+    }
     let mut first = [0];
     let first = &mut [std::io::IoSliceMut::new(&mut first)];
-    let is_cold = preadv2(file, first, 0, ReadWriteFlags::NOWAIT) == Err(Errno::AGAIN);
-    if is_cold && sys::fstat(file).is_ok_and(|stat| stat.st_size as u64 <= most) {
+    if preadv2(file, first, 0, ReadWriteFlags::NOWAIT) == Err(Errno::AGAIN) {
         // An advice: without it the reader waits for the disk a little longer.
         let _ = sys::fadvise(file, 0, None, sys::Advice::WillNeed);
     }
