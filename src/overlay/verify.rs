@@ -241,7 +241,7 @@ impl Overlay {
             Ok(hash) => {
                 checked.found = match node.sha256 {
                     _ if node.held == Held::Stale => Found::Older,
-                    _ if node.writing != Writing::No => Found::Unknown,
+                    _ if node.held != Held::Whole || node.writing != Writing::No => Found::Unknown,
                     Some(known) if known == hash => Found::Good,
                     Some(_) => Found::Rotten,
                     None if node.dirty != 0 => Found::Unknown,
