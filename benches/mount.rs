@@ -38,6 +38,8 @@ mod python;
 mod report;
 #[path = "../tests/common/s3.rs"]
 mod s3;
+#[path = "mount/scratch.rs"]
+mod scratch;
 #[path = "mount/systems.rs"]
 mod systems;
 #[path = "mount/yardstick.rs"]
@@ -52,6 +54,7 @@ use common::many::{fxcache, setting, timed};
 use common::{Lab, Server, get};
 use peers::Sshd;
 use report::Report;
+use yardstick::From;
 
 /// How long the slowest preparation may take.
 pub const LONG: Duration = Duration::from_secs(600);
@@ -73,7 +76,7 @@ const PARTS: [Part; 10] = [
     ("entries", million::entries),
 ];
 
-/// What of the issue's table has no row yet.
+/// What has no row yet.
 const NOT_YET: [&str; 2] = [
     "mountpoint-s3: not in the registries that the benchmark installs from",
     "s3fs where what is there is held: it is a peer in the rows of the S3 store only",
@@ -132,7 +135,8 @@ fn written(report: &Report, bench: &Bench, loads: [&str; 2]) -> String {
          {}\n\n\
          One run on one machine; compare ratios, not figures. Of several turns the best counts, for\n\
          everybody. \"FUSE limit\" is a file system that has the whole tree in memory and only answers\n\
-         (`mount/yardstick.rs`). rclone stands over a local directory, or over the S3 store; sshfs and\n\
+         (`mount/yardstick.rs`), neither verifies nor keeps what it fetches, and notes nothing of what\n\
+         is written (`mount/scratch.rs`). rclone stands over a local directory, or over the S3 store; sshfs and\n\
          the server are reached over the loopback.\n\n\
          {}\n## Not measured yet\n\n{}{failures}\n## Where\n\n\
          - files: {}, of {MEAN} bytes in the mean\n{}\
@@ -147,15 +151,27 @@ fn written(report: &Report, bench: &Bench, loads: [&str; 2]) -> String {
     )
 }
 
+/// Is the limit of the interface, in the way that the words ask for.
+fn limit(dir: &Path, at: &Path, how: &[String]) {
+    let how: Vec<_> = how.iter().map(String::as_str).collect();
+    match how.as_slice() {
+        ["passthrough"] => yardstick::serve(dir, at, From::Passthrough),
+        ["read"] => yardstick::serve(dir, at, From::Files),
+        ["fetch", address] => yardstick::serve(dir, at, From::Server((*address).to_owned())),
+        ["write"] => scratch::serve(dir, at),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn main() {
     let words: Vec<String> = std::env::args()
         .skip(1)
         .filter(|w| !w.starts_with("--"))
         .collect();
-    if let [first, dir, at, how] = words.as_slice()
+    if let [first, dir, at, how @ ..] = words.as_slice()
         && first == "yardstick"
     {
-        return yardstick::serve(Path::new(dir), Path::new(at), how == "passthrough");
+        return limit(Path::new(dir), Path::new(at), how);
     }
     // One line each: what breaks off is reported in its place.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));

@@ -10,17 +10,17 @@ pub fn get(path: &str) -> String {
 }
 
 /// See the module.
-pub struct Client<'a> {
-    address: &'a str,
+pub struct Client {
+    address: String,
     stream: Option<BufReader<TcpStream>>,
     /// Of the last answer.
     pub body: Vec<u8>,
 }
 
-impl<'a> Client<'a> {
-    pub fn new(address: &'a str) -> Client<'a> {
+impl Client {
+    pub fn new(address: &str) -> Client {
         Client {
-            address,
+            address: address.to_owned(),
             stream: None,
             body: Vec::new(),
         }
@@ -31,7 +31,7 @@ impl<'a> Client<'a> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
-                let stream = TcpStream::connect(self.address)?;
+                let stream = TcpStream::connect(&self.address)?;
                 stream.set_nodelay(true)?;
                 BufReader::with_capacity(64 << 10, stream)
             }

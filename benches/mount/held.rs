@@ -43,7 +43,7 @@ fn larder<'a>(bench: &'a Bench, more: &[&str]) -> System<'a> {
 fn all(bench: &Bench) -> Vec<System<'_>> {
     vec![
         System::bare(bench.data()),
-        System::limit(&bench.lab, bench.data(), true),
+        System::limit(&bench.lab, bench.data(), &["passthrough"]),
         larder(bench, &[]),
         rclone_over(&bench.lab, bench.data(), "full"),
         bench.sshd.sshfs(&bench.lab, bench.data()),
@@ -132,7 +132,7 @@ pub fn files(bench: &Bench, report: &mut Report) {
     small(bench, &all(bench), "", report);
     let without = [
         System::bare(bench.data()),
-        System::limit(&bench.lab, bench.data(), false),
+        System::limit(&bench.lab, bench.data(), &["read"]),
         larder(bench, &["--no-passthrough"]),
     ];
     small(bench, &without, ", `--no-passthrough`", report);
@@ -182,7 +182,7 @@ pub fn large(bench: &Bench, report: &mut Report) {
     };
     let with = [
         System::bare(dir.clone()),
-        System::limit(lab, dir.clone(), true),
+        System::limit(lab, dir.clone(), &["passthrough"]),
         System::larder(lab, "large", args(&[])),
         rclone_over(lab, dir.clone(), "full"),
         bench.sshd.sshfs(lab, dir.clone()),
@@ -190,7 +190,7 @@ pub fn large(bench: &Bench, report: &mut Report) {
     one_large(&with, "passthrough", 0.9, report);
     let without = [
         System::bare(dir.clone()),
-        System::limit(lab, dir.clone(), false),
+        System::limit(lab, dir.clone(), &["read"]),
         System::larder(lab, "large", args(&["--no-passthrough"])),
     ];
     one_large(&without, "`--no-passthrough`", 0.6, report);

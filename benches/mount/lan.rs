@@ -29,10 +29,13 @@ fn fresh(bench: &Bench, more: &[&str]) -> Mounted {
     fresh_larder(&bench.lab, &args, &[], bench.names.len())
 }
 
+fn address(bench: &Bench) -> &str {
+    bench.server.url.strip_prefix("http://").unwrap()
+}
+
 /// The same files by one client that keeps its connection.
 fn gets(bench: &Bench, names: &[PathBuf]) -> Times {
-    let address = bench.server.url.strip_prefix("http://").unwrap();
-    let mut client = Client::new(address);
+    let mut client = Client::new(address(bench));
     let requests: Vec<_> = names
         .iter()
         .map(|name| get(&format!("/v1/files/{}", name.display())))
@@ -62,7 +65,12 @@ pub fn reading(bench: &Bench, report: &mut Report) {
     let one = &one[..ONE.min(one.len())];
     let sixteen = shuffled(&bench.names, 5);
     let sixteen = &sixteen[..MANY.min(sixteen.len())];
-    let sshfs = bench.sshd.sshfs(&bench.lab, bench.data());
+    let how = ["fetch", address(bench)];
+    let systems = [
+        System::limit(&bench.lab, bench.data(), &how),
+        System::new(LARDER, || fresh(bench, &[])),
+        bench.sshd.sshfs(&bench.lab, bench.data()),
+    ];
     for _ in 0..TURNS {
         // The server's page cache is warm for all of them.
         reads(&bench.data(), one);
@@ -70,23 +78,20 @@ pub fn reading(bench: &Bench, report: &mut Report) {
         let times = gets(bench, one);
         random.add(GET, times.median());
         rate.add(GET, times.per_second());
-        for name in [LARDER, SSHFS] {
-            let mount = || match name == LARDER {
-                true => fresh(bench, &[]),
-                false => sshfs.mount(),
-            };
+        for system in &systems {
+            let name = &system.name;
             report.tried(name, |_| {
-                let mounted = mount();
+                let mounted = system.mount();
                 let times = reads(&mounted.at, one);
                 random.add(name, times.median());
                 rate.add(name, times.per_second());
                 drop(mounted);
-                let mounted = mount();
+                let mounted = system.mount();
                 let mut names = files(&mounted.at);
                 names.truncate(ONE);
                 ordered.add(name, reads(&mounted.at, &names).per_second());
                 drop(mounted);
-                let mounted = mount();
+                let mounted = system.mount();
                 many.add(name, reads_by(16, &mounted.at, sixteen));
             });
         }
@@ -115,6 +120,7 @@ pub fn writing(bench: &Bench, report: &mut Report) {
         }
         let systems = [
             System::bare(target.clone()),
+            System::limit(lab, target.clone(), &["write"]),
             rclone_over(lab, target.clone(), "writes"),
             rclone_over(lab, target.clone(), "full"),
             bench.sshd.sshfs(lab, target.clone()),

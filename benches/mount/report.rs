@@ -172,15 +172,14 @@ impl Row {
 
     /// That the limit of the interface misses a goal as well, if it does.
     fn out_of_reach(&self, goal: &Goal) -> String {
-        let Goal::AtLeast(times, BARE) = *goal else {
-            return String::new();
+        let against = |other| Some(self.figure(LIMIT)? / self.best(other)?);
+        let limit = match *goal {
+            Goal::AtLeast(times, other) => against(other).filter(|limit| *limit < times),
+            Goal::AtMost(times, other) => against(other).filter(|limit| *limit > times),
+            Goal::Below(_) => None,
         };
-        match self.figure(LIMIT).zip(self.figure(BARE)) {
-            Some((limit, bare)) if limit / bare < times => {
-                format!(" ({LIMIT}: {:.2} ×)", limit / bare)
-            }
-            _ => String::new(),
-        }
+        let shown = limit.map(|limit| format!(" ({LIMIT}: {limit:.2} ×)"));
+        shown.unwrap_or_default()
     }
 
     fn line(&self) -> String {

@@ -117,13 +117,12 @@ impl<'a> System<'a> {
         System::new(BARE, move || Mounted::bare(&dir))
     }
 
-    /// The yardstick over a directory.
-    pub fn limit(lab: &'a Lab, dir: PathBuf, passthrough: bool) -> System<'a> {
+    /// The yardstick over a directory; the words after it say how.
+    pub fn limit(lab: &'a Lab, dir: PathBuf, how: &'a [&'a str]) -> System<'a> {
         System::new(LIMIT, move || {
             let at = lab.path("yardstick");
-            let how = if passthrough { "passthrough" } else { "read" };
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.arg("yardstick").arg(&dir).arg(&at).arg(how);
+            command.arg("yardstick").arg(&dir).arg(&at).args(how);
             Mounted::start(lab, &mut command, &at)
         })
     }

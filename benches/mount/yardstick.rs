@@ -1,27 +1,45 @@
 //! The limit of the interface: a file system over a directory that knows the whole tree
-//! beforehand and does nothing but answer. Read-only; a process of its own.
+//! beforehand and does nothing but answer. Read-only; a process of its own. What it has to fetch
+//! comes by one request on a connection that is kept, and is handed to the kernel as it is.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     BackingId, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, Request, Session,
+    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, Notifier, OpenFlags, ReplyAttr,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, Request,
+    Session,
 };
 
-const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
-const GENERATION: Generation = Generation(0);
+use crate::client::{Client, get};
+
+pub const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const GENERATION: Generation = Generation(0);
 const LARGEST: u32 = 1 << 20;
+/// Who waits for a server holds a thread.
+const FETCHING: usize = 4;
+
+/// Where bytes come from.
+pub enum From {
+    /// The kernel reads the files itself.
+    Passthrough,
+    /// They are read here.
+    Files,
+    /// A server, by its address, as they are opened.
+    Server(String),
+}
 
 struct Node {
     path: PathBuf,
+    /// From the top.
+    name: PathBuf,
     attr: FileAttr,
     names: HashMap<OsString, u64>,
     listing: Vec<(OsString, u64)>,
@@ -30,43 +48,69 @@ struct Node {
 struct Yardstick {
     /// A node's number is its place here and one more.
     nodes: Vec<Node>,
-    wants_passthrough: bool,
+    from: From,
     passthrough: bool,
+    clients: Mutex<Vec<Client>>,
+    kernel: Arc<OnceLock<Notifier>>,
     files: RwLock<HashMap<u64, File>>,
     next: AtomicU64,
     backings: Mutex<HashMap<u64, (Arc<BackingId>, usize)>>,
 }
 
 /// Mounts `dir` at `at`, and serves until it is unmounted.
-pub fn serve(dir: &Path, at: &Path, wants_passthrough: bool) {
+pub fn serve(dir: &Path, at: &Path, from: From) {
     let mut nodes = Vec::new();
-    add(&mut nodes, dir.to_owned());
+    add(&mut nodes, dir, Path::new(""));
+    let threads = match from {
+        From::Server(_) => FETCHING,
+        From::Passthrough | From::Files => 2,
+    };
+    let kernel = Arc::<OnceLock<Notifier>>::default();
     let yardstick = Yardstick {
         nodes,
-        wants_passthrough,
+        from,
         passthrough: false,
+        clients: Mutex::default(),
+        kernel: kernel.clone(),
         files: RwLock::default(),
         next: AtomicU64::new(1),
         backings: Mutex::default(),
     };
+    run(yardstick, at, threads, |notifier| {
+        let _ = kernel.set(notifier);
+    });
+}
+
+/// Mounts a file system as Larder is mounted, and serves until it is unmounted.
+pub fn run(
+    system: impl Filesystem + 'static,
+    at: &Path,
+    threads: usize,
+    tell: impl FnOnce(Notifier),
+) {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName("yardstick".into()),
         MountOption::DefaultPermissions,
         MountOption::NoAtime,
     ];
-    config.n_threads = Some(2);
+    config.n_threads = Some(threads);
     config.clone_fd = true;
-    let session = Session::new(yardstick, at, &config).unwrap();
+    let session = Session::new(system, at, &config).unwrap();
+    tell(session.notifier());
     session.spawn().unwrap().join().unwrap();
 }
 
-/// Adds what stands at `path`, and all below it. Gives its number.
-fn add(nodes: &mut Vec<Node>, path: PathBuf) -> u64 {
-    let meta = std::fs::symlink_metadata(&path).unwrap();
-    let ino = nodes.len() as u64 + 1;
+/// Has the kernel read and write files by itself, if it can.
+pub fn passes_through(config: &mut KernelConfig) -> bool {
+    config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        && config.set_max_stack_depth(1).is_ok()
+}
+
+/// What is shown of the file or directory `ino`.
+pub fn attr(ino: u64, meta: &Metadata) -> FileAttr {
     let time = UNIX_EPOCH + Duration::from_secs(meta.mtime().unsigned_abs());
-    let attr = FileAttr {
+    FileAttr {
         ino: INodeNo(ino),
         size: meta.len(),
         blocks: meta.blocks(),
@@ -85,17 +129,34 @@ fn add(nodes: &mut Vec<Node>, path: PathBuf) -> u64 {
         rdev: 0,
         blksize: 4096,
         flags: 0,
+    }
+}
+
+/// Number 0 with a time to live: the kernel remembers that there is nothing.
+pub fn reply_absent(reply: ReplyEntry, like: FileAttr) {
+    let nothing = FileAttr {
+        ino: INodeNo(0),
+        ..like
     };
+    reply.entry(&TTL, &nothing, GENERATION);
+}
+
+/// Adds what stands at `name` in `root`, and all below it. Gives its number.
+fn add(nodes: &mut Vec<Node>, root: &Path, name: &Path) -> u64 {
+    let path = root.join(name);
+    let meta = std::fs::symlink_metadata(&path).unwrap();
+    let ino = nodes.len() as u64 + 1;
     nodes.push(Node {
         path: path.clone(),
-        attr,
+        name: name.to_owned(),
+        attr: attr(ino, &meta),
         names: HashMap::new(),
         listing: Vec::new(),
     });
     if meta.is_dir() {
         for entry in std::fs::read_dir(&path).unwrap() {
             let entry = entry.unwrap();
-            let child = add(nodes, entry.path());
+            let child = add(nodes, root, &name.join(entry.file_name()));
             let node = &mut nodes[ino as usize - 1];
             node.names.insert(entry.file_name(), child);
             node.listing.push((entry.file_name(), child));
@@ -107,6 +168,16 @@ fn add(nodes: &mut Vec<Node>, path: PathBuf) -> u64 {
 impl Yardstick {
     fn node(&self, ino: INodeNo) -> &Node {
         &self.nodes[ino.0 as usize - 1]
+    }
+
+    /// Gives the kernel all of a file.
+    fn fetch(&self, ino: INodeNo, address: &str) {
+        let kept = self.clients.lock().unwrap().pop();
+        let mut client = kept.unwrap_or_else(|| Client::new(address));
+        let request = get(&format!("/v1/files/{}", self.node(ino).name.display()));
+        client.ask(&request).unwrap();
+        self.kernel.wait().store(ino, 0, &client.body).unwrap();
+        self.clients.lock().unwrap().push(client);
     }
 }
 
@@ -121,23 +192,14 @@ impl Filesystem for Yardstick {
         }
         let _ = config.set_max_readahead(LARGEST);
         let _ = config.set_max_background(64);
-        self.passthrough = self.wants_passthrough
-            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
-            && config.set_max_stack_depth(1).is_ok();
+        self.passthrough = matches!(self.from, From::Passthrough) && passes_through(config);
         Ok(())
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.node(parent).names.get(name) {
             Some(&ino) => reply.entry(&TTL, &self.node(INodeNo(ino)).attr, GENERATION),
-            None => {
-                // Number 0 with a time to live: the kernel remembers that there is nothing.
-                let nothing = FileAttr {
-                    ino: INodeNo(0),
-                    ..self.node(parent).attr
-                };
-                reply.entry(&TTL, &nothing, GENERATION);
-            }
+            None => reply_absent(reply, self.node(parent).attr),
         }
     }
 
@@ -146,6 +208,10 @@ impl Filesystem for Yardstick {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if let From::Server(address) = &self.from {
+            self.fetch(ino, address);
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        }
         let Ok(file) = File::open(&self.node(ino).path) else {
             return reply.error(Errno::EIO);
         };
