@@ -53,24 +53,33 @@ impl Writer {
 
     /// Makes a node. Errors: `Exists`; `NotFound` if the parent is gone.
     pub fn create(&mut self, new: &NewNode, now_ns: i64) -> Result<Node> {
-        if !self.touch_dir(new.parent, now_ns)? {
-            return Err(Error::new(Kind::NotFound, "the directory is gone"));
-        }
-        let id = self.fresh_id();
         let held = match new.kind {
             NodeKind::File => Held::None,
             NodeKind::Dir | NodeKind::Symlink => Held::Whole,
         };
-        self.run_sql(
-            "INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, uid, gid, held)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            params![
-                id.0 as i64, new.parent.0 as i64, new.name.as_bytes(), new.kind.code(), new.size as i64,
-                new.mtime_ns, now_ns, new.mode, new.uid, new.gid, held.code()
-            ],
-        )?;
-        Ok(Node {
-            id,
+        let node = self.node_of(new, held, now_ns);
+        self.insert(&node, now_ns, 0)?;
+        Ok(node)
+    }
+
+    /// Makes the node of a file that is in the tree already, written here and not to be queued.
+    /// Errors: as of [`create`](Writer::create).
+    pub fn create_stored(&mut self, new: &NewNode, seen: Seen, now_ns: i64) -> Result<Node> {
+        let node = Node {
+            size: seen.size,
+            mtime_ns: seen.mtime_ns,
+            ctime_ns: seen.mtime_ns.max(seen.ctime_ns),
+            seen: Some(seen),
+            dirty: self.fresh_generation(),
+            ..self.node_of(new, Held::Whole, now_ns)
+        };
+        self.insert(&node, now_ns, now_ns / 1_000_000_000)?;
+        Ok(node)
+    }
+
+    fn node_of(&mut self, new: &NewNode, held: Held, now_ns: i64) -> Node {
+        Node {
+            id: self.fresh_id(),
             parent: new.parent,
             name: Some(new.name.clone()),
             kind: new.kind,
@@ -88,7 +97,26 @@ impl Writer {
             writing: Writing::No,
             touched: false,
             pinned: false,
-        })
+        }
+    }
+
+    /// The row of a node that no remote has; last used at `used_s`, in seconds since 1970.
+    fn insert(&mut self, node: &Node, now_ns: i64, used_s: i64) -> Result<()> {
+        if !self.touch_dir(node.parent, now_ns)? {
+            return Err(Error::new(Kind::NotFound, "the directory is gone"));
+        }
+        self.run_sql(
+            "INSERT INTO nodes(id, parent, name, kind, size, mtime_ns, ctime_ns, mode, uid, gid, held,
+             seen_size, seen_mtime_ns, seen_ino, seen_ctime_ns, dirty, accessed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+            params![
+                node.id.0 as i64, node.parent.0 as i64, node.name.as_ref().map_or(&b""[..], |n| n.as_bytes()),
+                node.kind.code(), node.size as i64, node.mtime_ns, node.ctime_ns, node.mode, node.uid,
+                node.gid, node.held.code(), node.seen.map(|s| s.size as i64), node.seen.map(|s| s.mtime_ns),
+                node.seen.map(|s| s.ino as i64), node.seen.map(|s| s.ctime_ns), node.dirty as i64, used_s
+            ],
+        )?;
+        Ok(())
     }
 
     /// What is in a directory changed. False if there is none.

@@ -140,11 +140,9 @@ impl Overlay {
             opened => opened?,
         };
         let facts = seen(&own(&file, caller)?);
-        let node = self.index.edit(move |w| {
-            let node = w.create(&new, now)?;
-            w.written(node.id, None, facts, false, now / 1_000_000)?;
-            w.need_node(node.id)
-        })?;
+        let node = self
+            .index
+            .edit(move |w| w.create_stored(&new, facts, now))?;
         let session = Session::new(None, Some(facts));
         self.enter_writer(node, file, session)
     }
