@@ -559,7 +559,7 @@ pub(super) fn precondition(row: &OutboxRow) -> Precondition {
 
 fn hash(file: &File, size: u64) -> Result<Sha256> {
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; size.min(1 << 20) as usize];
     let mut at = 0;
     while at < size {
         let n = file.read_at(&mut buffer, at)?;
