@@ -54,7 +54,7 @@ use common::many::{fxcache, setting, timed};
 use common::{Lab, Server, get};
 use peers::Sshd;
 use report::Report;
-use yardstick::From;
+use yardstick::Source;
 
 /// How long the slowest preparation may take.
 pub const LONG: Duration = Duration::from_secs(600);
@@ -155,9 +155,9 @@ fn written(report: &Report, bench: &Bench, loads: [&str; 2]) -> String {
 fn limit(dir: &Path, at: &Path, how: &[String]) {
     let how: Vec<_> = how.iter().map(String::as_str).collect();
     match how.as_slice() {
-        ["passthrough"] => yardstick::serve(dir, at, From::Passthrough),
-        ["read"] => yardstick::serve(dir, at, From::Files),
-        ["fetch", address] => yardstick::serve(dir, at, From::Server((*address).to_owned())),
+        ["passthrough"] => yardstick::serve(dir, at, Source::Passthrough),
+        ["read"] => yardstick::serve(dir, at, Source::Files),
+        ["fetch", address] => yardstick::serve(dir, at, Source::Server((*address).to_owned())),
         ["write"] => scratch::serve(dir, at),
         other => panic!("{other:?}"),
     }

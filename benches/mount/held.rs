@@ -11,7 +11,7 @@ use crate::systems::{System, knows, status};
 
 /// Fresh mounts of each, in turns; the best counts.
 const TURNS: usize = 2;
-/// How often in a turn what was done once is done again.
+/// How often in a turn the same is done on one mount.
 const AGAIN: usize = 3;
 const ABSENT: usize = 20_000;
 /// Files that are read, of all.

@@ -27,7 +27,7 @@ const LARGEST: u32 = 1 << 20;
 const FETCHING: usize = 4;
 
 /// Where bytes come from.
-pub enum From {
+pub enum Source {
     /// The kernel reads the files itself.
     Passthrough,
     /// They are read here.
@@ -38,17 +38,16 @@ pub enum From {
 
 struct Node {
     path: PathBuf,
-    /// From the top.
-    name: PathBuf,
     attr: FileAttr,
     names: HashMap<OsString, u64>,
     listing: Vec<(OsString, u64)>,
 }
 
 struct Yardstick {
+    root: PathBuf,
     /// A node's number is its place here and one more.
     nodes: Vec<Node>,
-    from: From,
+    source: Source,
     passthrough: bool,
     clients: Mutex<Vec<Client>>,
     kernel: Arc<OnceLock<Notifier>>,
@@ -58,17 +57,18 @@ struct Yardstick {
 }
 
 /// Mounts `dir` at `at`, and serves until it is unmounted.
-pub fn serve(dir: &Path, at: &Path, from: From) {
+pub fn serve(dir: &Path, at: &Path, source: Source) {
     let mut nodes = Vec::new();
-    add(&mut nodes, dir, Path::new(""));
-    let threads = match from {
-        From::Server(_) => FETCHING,
-        From::Passthrough | From::Files => 2,
+    add(&mut nodes, dir.to_owned());
+    let threads = match source {
+        Source::Server(_) => FETCHING,
+        Source::Passthrough | Source::Files => 2,
     };
     let kernel = Arc::<OnceLock<Notifier>>::default();
     let yardstick = Yardstick {
+        root: dir.to_owned(),
         nodes,
-        from,
+        source,
         passthrough: false,
         clients: Mutex::default(),
         kernel: kernel.clone(),
@@ -141,14 +141,12 @@ pub fn reply_absent(reply: ReplyEntry, like: FileAttr) {
     reply.entry(&TTL, &nothing, GENERATION);
 }
 
-/// Adds what stands at `name` in `root`, and all below it. Gives its number.
-fn add(nodes: &mut Vec<Node>, root: &Path, name: &Path) -> u64 {
-    let path = root.join(name);
+/// Adds what stands at `path`, and all below it. Gives its number.
+fn add(nodes: &mut Vec<Node>, path: PathBuf) -> u64 {
     let meta = std::fs::symlink_metadata(&path).unwrap();
     let ino = nodes.len() as u64 + 1;
     nodes.push(Node {
         path: path.clone(),
-        name: name.to_owned(),
         attr: attr(ino, &meta),
         names: HashMap::new(),
         listing: Vec::new(),
@@ -156,7 +154,7 @@ fn add(nodes: &mut Vec<Node>, root: &Path, name: &Path) -> u64 {
     if meta.is_dir() {
         for entry in std::fs::read_dir(&path).unwrap() {
             let entry = entry.unwrap();
-            let child = add(nodes, root, &name.join(entry.file_name()));
+            let child = add(nodes, entry.path());
             let node = &mut nodes[ino as usize - 1];
             node.names.insert(entry.file_name(), child);
             node.listing.push((entry.file_name(), child));
@@ -174,7 +172,8 @@ impl Yardstick {
     fn fetch(&self, ino: INodeNo, address: &str) {
         let kept = self.clients.lock().unwrap().pop();
         let mut client = kept.unwrap_or_else(|| Client::new(address));
-        let request = get(&format!("/v1/files/{}", self.node(ino).name.display()));
+        let name = self.node(ino).path.strip_prefix(&self.root).unwrap();
+        let request = get(&format!("/v1/files/{}", name.display()));
         client.ask(&request).unwrap();
         self.kernel.wait().store(ino, 0, &client.body).unwrap();
         self.clients.lock().unwrap().push(client);
@@ -192,7 +191,7 @@ impl Filesystem for Yardstick {
         }
         let _ = config.set_max_readahead(LARGEST);
         let _ = config.set_max_background(64);
-        self.passthrough = matches!(self.from, From::Passthrough) && passes_through(config);
+        self.passthrough = matches!(self.source, Source::Passthrough) && passes_through(config);
         Ok(())
     }
 
@@ -208,7 +207,7 @@ impl Filesystem for Yardstick {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if let From::Server(address) = &self.from {
+        if let Source::Server(address) = &self.source {
             self.fetch(ino, address);
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         }
