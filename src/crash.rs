@@ -20,6 +20,7 @@ pub const POINTS: &[&str] = &[
     "mkdir.tree",
     "stage.file",
     "stage.row",
+    "create.in_place",
     "truncate.row",
     "in_place.intent",
     "close.row",

@@ -140,6 +140,7 @@ impl Overlay {
             opened => opened?,
         };
         let facts = seen(&own(&file, caller)?);
+        crash::point("create.in_place");
         let node = self
             .index
             .edit(move |w| w.create_stored(&new, facts, now))?;
