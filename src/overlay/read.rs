@@ -59,12 +59,9 @@ impl Overlay {
             }
             Ok(Here::Far(node)) => {
                 self.metrics.misses.add(1);
+                self.ahead.opened(id, false);
                 let this = self.clone();
-                Answer::later(async move {
-                    // Told on the way: what is next can be looked up while this one is waited for.
-                    this.ahead.opened(id, false);
-                    this.open_remote(id, node).await
-                })
+                Answer::later(async move { this.open_remote(id, node).await })
             }
             Err(error) => Answer::Now(Err(error)),
         }
