@@ -90,8 +90,8 @@ impl Filesystem for Edge {
         }
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.overlay.attr(id(ino)) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.overlay.attr_for(req.pid(), id(ino)) {
             Ok(attr) => reply.attr(&TTL, &self.attr(&attr)),
             Err(error) => reply.error(errno(&error)),
         }

@@ -16,6 +16,8 @@ mod alone;
 mod gate;
 #[path = "model/gone.rs"]
 mod gone;
+#[path = "model/late.rs"]
+mod late;
 #[path = "model/many.rs"]
 mod many;
 #[path = "model/mounted.rs"]

@@ -1,8 +1,10 @@
-//! Readers that came too late: the file that they had looked up was replaced before they opened it.
+//! Readers that came too late: the file that they had looked up was replaced before they opened it,
+//! or before the kernel asked whether they may.
 //!
 //! The kernel looks such a name up and opens it once more, and then gives up: where many replace one
 //! file, a reader would be told that it is stale. So what he finds the second time is open already,
-//! and stays open, whatever happens to its name, until he opens it himself.
+//! and stays open, whatever happens to its name, until he opens it himself. Only that: whoever wanted
+//! its attributes alone goes on to other names.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,8 +38,14 @@ pub(super) struct Late {
 
 struct Comer {
     until: Instant,
-    /// The handle that is kept for him.
-    kept: Option<u64>,
+    kept: Option<Kept>,
+}
+
+/// What is open for somebody, and where he found it.
+struct Kept {
+    parent: NodeId,
+    name: Name,
+    fh: u64,
 }
 
 impl Late {
@@ -46,18 +54,27 @@ impl Late {
     }
 
     /// Puts down whom to keep what for. Returns the handles that nobody needs any more.
-    fn keep(&self, opener: u32, kept: Option<u64>) -> Vec<u64> {
+    fn keep(&self, opener: u32, kept: Option<Kept>) -> Vec<u64> {
         let mut openers = self.lock();
         let mut unneeded = forget_gone(&mut openers);
         let until = Instant::now() + MOMENT;
         let before = openers.insert(opener, Comer { until, kept });
-        unneeded.extend(before.and_then(|before| before.kept));
+        unneeded.extend(before.and_then(|before| before.kept).map(|kept| kept.fh));
         self.count.store(openers.len(), Ordering::SeqCst);
         unneeded
     }
 
-    fn is_late(&self, opener: u32) -> bool {
-        self.count.load(Ordering::SeqCst) > 0 && self.lock().contains_key(&opener)
+    /// Whether what the opener finds under this name is to be kept for him.
+    fn is_late(&self, opener: u32, parent: NodeId, name: &Name) -> bool {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let openers = self.lock();
+        let comer = openers.get(&opener);
+        comer.is_some_and(|comer| {
+            let is_this = |kept: &Kept| kept.parent == parent && kept.name == *name;
+            comer.until > Instant::now() && comer.kept.as_ref().is_none_or(is_this)
+        })
     }
 
     /// Forgets the opener, who is here, and those who will not come. Returns what was kept for them.
@@ -68,7 +85,7 @@ impl Late {
         let mut openers = self.lock();
         let mut unneeded = forget_gone(&mut openers);
         let arrived = opener.and_then(|opener| openers.remove(&opener));
-        unneeded.extend(arrived.and_then(|arrived| arrived.kept));
+        unneeded.extend(arrived.and_then(|arrived| arrived.kept).map(|kept| kept.fh));
         self.count.store(openers.len(), Ordering::SeqCst);
         unneeded
     }
@@ -77,7 +94,7 @@ impl Late {
 fn forget_gone(openers: &mut HashMap<u32, Comer>) -> Vec<u64> {
     let now = Instant::now();
     let gone = openers.extract_if(|_, comer| comer.until <= now);
-    gone.filter_map(|(_, comer)| comer.kept).collect()
+    gone.filter_map(|(_, comer)| Some(comer.kept?.fh)).collect()
 }
 
 impl Overlay {
@@ -89,7 +106,7 @@ impl Overlay {
         name: &Name,
     ) -> Answer<Option<Attr>> {
         let found = self.lookup(parent, name);
-        if !self.late.is_late(opener) {
+        if !self.late.is_late(opener, parent, name) {
             return found;
         }
         let (this, name) = (self.clone(), name.clone());
@@ -120,7 +137,9 @@ impl Overlay {
             }
             match self.open(file.id, READ).get().await {
                 Ok(opened) => {
-                    self.let_go(self.late.keep(opener, Some(opened.fh)));
+                    let (name, fh) = (name.clone(), opened.fh);
+                    let kept = Kept { parent, name, fh };
+                    self.let_go(self.late.keep(opener, Some(kept)));
                     break;
                 }
                 Err(error) if error.kind() == Kind::Stale => {}
@@ -137,9 +156,14 @@ impl Overlay {
     /// [`open`](Overlay::open) by a thread that can be told to look its file up again.
     pub fn open_for(self: &Arc<Self>, opener: u32, id: NodeId, access: Access) -> Answer<Opened> {
         let kept = self.late.arrived(Some(opener));
+        if access.truncate {
+            // It would have to step aside for what is kept for it.
+            self.let_go(kept);
+            return self.open(id, access);
+        }
         let answer = self.open(id, access);
         self.let_go(kept);
-        if access.write || access.truncate {
+        if access.write {
             return answer;
         }
         match answer {
@@ -156,6 +180,14 @@ impl Overlay {
                 })
             }
         }
+    }
+
+    /// [`attr`](Overlay::attr) for a thread that the kernel may ask for on the way to an open, which
+    /// counts as one try.
+    pub fn attr_for(&self, opener: u32, id: NodeId) -> Result<Attr> {
+        let attr = self.attr(id);
+        self.note_late(opener, &attr);
+        attr
     }
 
     fn note_late<T>(&self, opener: u32, opened: &Result<T>) {
