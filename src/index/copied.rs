@@ -4,7 +4,8 @@
 use rusqlite::params;
 
 use super::node::{self, Held, Node, RemoteId};
-use super::outbox::{self, OutboxRow, Sent};
+use super::outbox::{self, OutboxRow};
+use super::sent::Sent;
 use super::writer::Writer;
 use crate::error::Result;
 use crate::object::{Meta, Object, Sha256, Version};

@@ -21,9 +21,11 @@ pub mod node;
 pub mod outbox;
 pub mod place;
 pub mod remote;
+mod rename;
 mod rows;
 pub mod runs;
 mod schema;
+mod sent;
 pub mod served;
 mod spare;
 mod told;
@@ -59,10 +61,11 @@ use names::{Look, Names};
 pub use node::{
     Entry, Held, Node, NodeId, NodeKind, ROOT, RemoteId, Replica, Seen, Writing, same_bytes,
 };
-pub use outbox::{Operation, OutboxRow, OutboxTotals, Sent};
+pub use outbox::{Operation, OutboxRow, OutboxTotals};
 pub use remote::{Applied, RemoteRow};
 use rows::Rows;
 pub use runs::Runs;
+pub use sent::Sent;
 pub use told::{Event, Invalidation};
 pub use writer::Writer;
 

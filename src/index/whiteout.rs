@@ -4,8 +4,9 @@
 use rusqlite::params;
 
 use super::node::{self, Node, NodeId, NodeKind, RemoteId, Replica};
-use super::outbox::{self, OutboxRow, Sent};
+use super::outbox::{self, OutboxRow};
 use super::schema::sql;
+use super::sent::Sent;
 use super::writer::Writer;
 use crate::error::{Kind, Result};
 use crate::object::{Object, Sha256};
