@@ -2,14 +2,11 @@
 //! The kernel does that once: were a reader quicker there, too, the writer would be told that its
 //! file is stale. So readers let it go first, for a moment.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
+use super::moments::Moments;
 use crate::index::NodeId;
 
 /// Longer than the way to the kernel and back, which the writer may not come by any more.
@@ -17,53 +14,35 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 pub(super) struct Awaited {
-    /// Until when each is waited for.
-    ids: Mutex<HashMap<NodeId, Instant>>,
-    /// How many there are, for those who only want to know that there is none.
-    count: AtomicUsize,
+    ids: Moments<NodeId, ()>,
     came: Notify,
 }
 
 impl Awaited {
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Its writer was sent to look for it.
     pub fn expect(&self, id: NodeId) {
-        let now = Instant::now();
-        let mut ids = self.lock();
-        ids.retain(|_, until| *until > now);
-        ids.insert(id, now + MOMENT);
-        self.count.store(ids.len(), Ordering::SeqCst);
+        self.ids.put(id, MOMENT, ());
     }
 
     /// It came.
     pub fn came(&self, id: NodeId) {
-        if self.count.load(Ordering::SeqCst) > 0 {
-            let mut ids = self.lock();
-            ids.remove(&id);
-            self.count.store(ids.len(), Ordering::SeqCst);
-            drop(ids);
+        if !self.ids.take(Some(&id)).is_empty() {
             self.came.notify_waiters();
         }
     }
 
     /// Whether the writer of `id` is on its way.
     pub fn is_awaited(&self, id: NodeId) -> bool {
-        self.count.load(Ordering::SeqCst) > 0 && self.until(id).is_some()
-    }
-
-    fn until(&self, id: NodeId) -> Option<Instant> {
-        let until = self.lock().get(&id).copied();
-        until.filter(|until| *until > Instant::now())
+        self.ids.get(&id, |(), _| ()).is_some()
     }
 
     /// Ends when it came, or is not waited for any more.
     pub async fn wait(&self, id: NodeId) {
         loop {
             let came = self.came.notified();
-            let Some(until) = self.until(id) else { return };
+            let Some(until) = self.ids.get(&id, |(), until| until) else {
+                return;
+            };
             let _ = tokio::time::timeout_at(until, came).await;
         }
     }

@@ -6,13 +6,10 @@
 //! and stays open, whatever happens to its name, until he opens it himself. Only that: whoever wanted
 //! its attributes alone goes on to other names.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use super::moments::Moments;
 use super::read::Access;
 use super::{Answer, Attr, Opened, Overlay};
 use crate::error::{Kind, Result};
@@ -30,16 +27,7 @@ const READ: Access = Access {
 
 /// By the number of their threads.
 #[derive(Default)]
-pub(super) struct Late {
-    openers: Mutex<HashMap<u32, Comer>>,
-    /// How many there are, for those who only want to know that there is none.
-    count: AtomicUsize,
-}
-
-struct Comer {
-    until: Instant,
-    kept: Option<Kept>,
-}
+pub(super) struct Late(Moments<u32, Option<Kept>>);
 
 /// What is open for somebody, and where he found it.
 struct Kept {
@@ -49,52 +37,28 @@ struct Kept {
 }
 
 impl Late {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Comer>> {
-        self.openers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Puts down whom to keep what for. Returns the handles that nobody needs any more.
     fn keep(&self, opener: u32, kept: Option<Kept>) -> Vec<u64> {
-        let mut openers = self.lock();
-        let mut unneeded = forget_gone(&mut openers);
-        let until = Instant::now() + MOMENT;
-        let before = openers.insert(opener, Comer { until, kept });
-        unneeded.extend(before.and_then(|before| before.kept).map(|kept| kept.fh));
-        self.count.store(openers.len(), Ordering::SeqCst);
-        unneeded
+        handles(self.0.put(opener, MOMENT, kept))
     }
 
     /// Whether what the opener finds under this name is to be kept for him.
     fn is_late(&self, opener: u32, parent: NodeId, name: &Name) -> bool {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return false;
-        }
-        let openers = self.lock();
-        let comer = openers.get(&opener);
-        comer.is_some_and(|comer| {
-            let is_this = |kept: &Kept| kept.parent == parent && kept.name == *name;
-            comer.until > Instant::now() && comer.kept.as_ref().is_none_or(is_this)
-        })
+        let is_this = |kept: &Kept| kept.parent == parent && kept.name == *name;
+        let late = self
+            .0
+            .get(&opener, |kept, _| kept.as_ref().is_none_or(is_this));
+        late.unwrap_or(false)
     }
 
     /// Forgets the opener, who is here, and those who will not come. Returns what was kept for them.
     fn arrived(&self, opener: Option<u32>) -> Vec<u64> {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return Vec::new();
-        }
-        let mut openers = self.lock();
-        let mut unneeded = forget_gone(&mut openers);
-        let arrived = opener.and_then(|opener| openers.remove(&opener));
-        unneeded.extend(arrived.and_then(|arrived| arrived.kept).map(|kept| kept.fh));
-        self.count.store(openers.len(), Ordering::SeqCst);
-        unneeded
+        handles(self.0.take(opener.as_ref()))
     }
 }
 
-fn forget_gone(openers: &mut HashMap<u32, Comer>) -> Vec<u64> {
-    let now = Instant::now();
-    let gone = openers.extract_if(|_, comer| comer.until <= now);
-    gone.filter_map(|(_, comer)| Some(comer.kept?.fh)).collect()
+fn handles(over: Vec<Option<Kept>>) -> Vec<u64> {
+    over.into_iter().flatten().map(|kept| kept.fh).collect()
 }
 
 impl Overlay {

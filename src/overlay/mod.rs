@@ -18,6 +18,7 @@ pub mod handles;
 mod join;
 mod late;
 mod lookup;
+mod moments;
 #[cfg(test)]
 mod orders;
 mod outage;
