@@ -186,7 +186,7 @@ fn p7_a_guard_takes_away_nothing_but_its_own_mount() {
     let lab = Lab::new();
     let server = lab.serve("srv", &[]);
     let mount = lab.mount("mnt", &["--remote", &server.url]);
-    let listed = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let listed = common::mountinfo();
     let line = listed
         .lines()
         .find(|line| line.split(' ').nth(4) == mount.at.to_str());

@@ -80,7 +80,7 @@ fn is_open_around(task: &Task, opener: Option<u32>) -> bool {
 /// Those that a task was started by, the nearest first.
 fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
     let parent = |pid: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let status = text(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
         line.trim().parse().ok().filter(|pid| *pid > 1)
     };
@@ -92,9 +92,8 @@ fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
-    let of_thread = |entry: std::fs::DirEntry| {
-        std::fs::read_to_string(entry.path().join("children")).unwrap_or_default()
-    };
+    let of_thread =
+        |entry: std::fs::DirEntry| text(entry.path().join("children")).unwrap_or_default();
     let text: String = threads.flatten().map(of_thread).collect();
     text.split_ascii_whitespace()
         .filter_map(|pid| pid.parse().ok())
@@ -130,10 +129,10 @@ fn flags(stat: &[u8]) -> Option<u64> {
 /// Whether the task `pid` has a descriptor that writes to the file. None: it cannot be looked at.
 fn keeps_open(pid: u32, task: &Task) -> Option<bool> {
     // Numbers of mounts differ from one namespace to the next, so they are asked for there.
-    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
-    let mounts = Mounts::of(&text, &task.source);
+    let mountinfo = text(format!("/proc/{pid}/mountinfo"))?;
+    let mounts = Mounts::of(&mountinfo, &task.source);
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()? {
-        let Ok(info) = entry.and_then(|entry| std::fs::read_to_string(entry.path())) else {
+        let Some(info) = entry.ok().and_then(|entry| text(entry.path())) else {
             // Closed meanwhile.
             continue;
         };
@@ -142,6 +141,12 @@ fn keeps_open(pid: u32, task: &Task) -> Option<bool> {
         }
     }
     Some(false)
+}
+
+/// Names of programs and of mount points, which may be any bytes, stand beside what is looked for.
+fn text(path: impl AsRef<Path>) -> Option<String> {
+    let bytes = std::fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Which mounts a file of ours may be in.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{Lab, Mount, bytes, eventually, is_mounted, put, signal};
+use crate::common::{Lab, Mount, bytes, eventually, is_mounted, mountinfo, put, signal};
 use crate::disk::Disk;
 use crate::{complaint, ends};
 
@@ -12,7 +12,7 @@ fn refused(lab: &Lab, args: &[&str]) -> String {
     let mut command = lab.larder();
     command.arg("mount").args(args);
     let line = complaint(&ends(&mut command));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = mountinfo();
     let at = format!(" {} ", lab.path(args[0]).display());
     assert!(
         !mounts

@@ -348,7 +348,7 @@ impl Mount<'_> {
             "this test needs to mount the control file system of FUSE"
         );
         // Not asked of the mount itself: it may have nothing to say.
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = mountinfo();
         let ours = |line: &&str| line.split(' ').nth(4) == self.at.to_str();
         let line = mounts.lines().rfind(ours).unwrap();
         let device = line.split(' ').nth(2).unwrap();
@@ -410,9 +410,14 @@ pub fn signal(pid: impl std::fmt::Display, signal: &str) -> bool {
 
 /// Whether something is mounted at `at`; the mount itself is not touched.
 pub fn is_mounted(at: &Path) -> bool {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    text.lines()
+    mountinfo()
+        .lines()
         .any(|line| line.split(' ').nth(4) == at.to_str())
+}
+
+/// All mounts, also those whose names are no text.
+pub fn mountinfo() -> String {
+    String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").unwrap()).into_owned()
 }
 
 /// Bytes that differ from file to file, the same each time.

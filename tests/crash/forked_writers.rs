@@ -2,8 +2,11 @@
 //! child closes ends nothing while the writer goes on, and the last close counts, whoever
 //! makes it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::common::{Lab, Mount, Server, bytes, eventually, is_mounted, put, signal};
@@ -13,6 +16,8 @@ use super::common::{Lab, Mount, Server, bytes, eventually, is_mounted, put, sign
 const PARENT: &str = "
 import os, subprocess, sys, time
 path, how, mode = sys.argv[1:4]
+# Any name that a program may have.
+with open('/proc/self/comm', 'wb') as name: name.write(b'w\\xff')
 f = open(path, mode, buffering=0)
 f.write(b'x' * 300000)
 if how == 'close_fds': subprocess.run(['true'], close_fds=True)
@@ -195,6 +200,39 @@ fn p4_what_a_child_closes_ends_nothing() {
 #[test]
 fn p4_what_a_child_closes_ends_nothing_without_passthrough() {
     what_a_child_closes_ends_nothing(&["--no-passthrough"]);
+}
+
+/// Somebody else's mount may have any name, too, and stands in the same list as ours.
+#[test]
+fn p4_what_a_child_closes_ends_nothing_beside_a_mount_of_any_name() {
+    let lab = Lab::new();
+    let at = lab.path(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&at).unwrap();
+    let _beside = Beside::mounted(at);
+    let (server, args) = scene(&lab);
+    let daemon = mount(&lab, &args, &[]);
+    let writer = Family::start(PARENT, &["fork exits", "wb"], &daemon.path("old.bin"));
+    daemon.kill();
+    drop(writer);
+    old_bin_is_as_it_was(&mount(&lab, &args, &[]), &server);
+}
+
+/// Somebody else's mount.
+struct Beside(PathBuf);
+
+impl Beside {
+    fn mounted(at: PathBuf) -> Beside {
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-t", "tmpfs", "none"]).arg(&at).status();
+        assert!(done.unwrap().success(), "this test needs to mount a tmpfs");
+        Beside(at)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 /// The same for a file that is changed in place: it stays here, and the server keeps its own.
