@@ -99,7 +99,7 @@ impl Filesystem for Edge {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -123,7 +123,7 @@ impl Filesystem for Edge {
             mtime_ns: mtime.map(requested_time),
         };
         let edge = self.light();
-        let answer = self.overlay.set_attr(id(ino), changes);
+        let answer = self.overlay.set_attr_for(req.pid(), id(ino), changes);
         self.give(answer, reply, move |reply, result| match result {
             Ok(attr) => reply.attr(&TTL, &edge.attr(&attr)),
             Err(error) => reply.error(errno(&error)),

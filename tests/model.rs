@@ -18,6 +18,8 @@ mod gate;
 mod gone;
 #[path = "model/late.rs"]
 mod late;
+#[path = "model/listing.rs"]
+mod listing;
 #[path = "model/many.rs"]
 mod many;
 #[path = "model/mounted.rs"]

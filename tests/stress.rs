@@ -187,6 +187,44 @@ fn p6_many_processes_at_once_hang_nobody_and_read_no_wrong_byte() {
     }
 }
 
+/// Programs that write one file where it is, truncating it or not, and those who read it meanwhile.
+#[test]
+fn p8_a_file_that_many_write_in_place_can_be_opened_at_every_moment() {
+    const ANEW: u64 = 3;
+    const THERE: u64 = 3;
+    const READERS: u64 = 6;
+    let lab = Lab::new();
+    let server = lab.serve("far", &[]);
+    let mount = lab.mount("mnt", &["--remote", &server.url]);
+    let names = [mount.path("a"), mount.path("b")];
+    names.iter().for_each(|name| put(name, &content(0)));
+    let until = Instant::now() + Duration::from_secs(setting("LARDER_STRESS_SECONDS", 4) as u64);
+    let again = |act: &dyn Fn(&Path)| {
+        (0..)
+            .take_while(|_| Instant::now() < until)
+            .for_each(|n| act(&names[n % 2]))
+    };
+    std::thread::scope(|scope| {
+        for n in 0..ANEW {
+            scope.spawn(move || again(&|name| fs::write(name, content(n + 1)).unwrap()));
+        }
+        for n in 0..THERE {
+            let way = fs::OpenOptions::new().write(true).append(n == 0).to_owned();
+            scope.spawn(move || {
+                again(&|name| {
+                    use std::io::Write as _;
+                    way.open(name).unwrap().write_all(b"line\n").unwrap();
+                });
+            });
+        }
+        for _ in 0..READERS {
+            scope.spawn(move || again(&|name| drop(fs::read(name).unwrap())));
+        }
+    });
+    mount.nothing_waits();
+    mount.unmount();
+}
+
 /// Whoever opens a name gets one of the files that have it, however many replace it meanwhile.
 #[test]
 fn p8_a_name_that_many_replace_can_be_opened_at_every_moment() {

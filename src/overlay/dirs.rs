@@ -1,10 +1,14 @@
 //! Reading directories.
 //!
-//! An entry's offset is its number in the listing. A handle remembers the names of
-//! the last entries it gave, so that going on (or back a little) costs one query; a
-//! jump elsewhere counts from the start.
+//! An entry's offset is its number in the listing, and a hash of its name. A handle remembers the
+//! names of the last entries it gave, so that going on (or back a little) costs one query. The kernel
+//! also goes on where it read from its own copy of the listing, which it can lose at any time: the
+//! handle never gave what came before, and of that some may be gone, so that the number says nothing
+//! any more. Then the name is looked for by its hash, in the directory and among those that went
+//! lately; only if it is not found, the number counts from the start.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +19,8 @@ use crate::path::Name;
 
 /// Names remembered a handle.
 const REMEMBERED: usize = 4096;
+/// Names remembered that went; more than a program is given of a listing at once, several times over.
+const GONE: usize = 8192;
 /// Entries taken in one go; the kernel takes about twice as many with one request.
 const PAGE: usize = 64;
 
@@ -23,6 +29,8 @@ const PAGE: usize = 64;
 pub struct Dirs {
     open: Mutex<HashMap<u64, Arc<DirHandle>>>,
     next: AtomicU64,
+    /// The last ones at the end.
+    gone: Mutex<VecDeque<(NodeId, Name)>>,
 }
 
 struct DirHandle {
@@ -95,8 +103,8 @@ impl Overlay {
             .get(&fh)
             .cloned()
             .ok_or_else(|| Error::new(Kind::Invalid, "no such directory handle"))?;
-        let (mut after, mut skip) = handle.resume(offset);
-        let mut at = offset - skip;
+        let (mut after, mut skip) = self.resume(&handle, offset)?;
+        let mut at = number(offset) - skip;
         loop {
             let mark = self.opens.mark();
             let page = self.index.entries(handle.id, after.as_slice(), PAGE)?;
@@ -113,29 +121,101 @@ impl Overlay {
                 }
                 let entry = DirEntry {
                     attr: self.shown_since(mark, entry.into()),
+                    offset: offset_of(at, &name),
                     name,
-                    offset: at,
                 };
                 if !take(&entry) {
                     return Ok(());
                 }
-                handle.gave(at, entry.name);
+                handle.gave(entry.offset, entry.name);
             }
             if !full {
                 return Ok(());
             }
         }
     }
+
+    /// A name is not there any more: somebody may go on after it.
+    pub(super) fn name_gone(&self, dir: NodeId, name: &Name) {
+        let mut gone = self
+            .dirs
+            .gone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if gone.len() == GONE {
+            gone.pop_front();
+        }
+        gone.push_back((dir, name.clone()));
+    }
+
+    /// The name to go on after, and how many entries to pass over from there.
+    fn resume(&self, handle: &DirHandle, offset: u64) -> Result<(Vec<u8>, u64)> {
+        if offset == 0 {
+            return Ok((Vec::new(), 0));
+        }
+        let known = handle
+            .given(offset)
+            .or_else(|| self.find_gone(handle.id, offset));
+        let name = match known {
+            Some(name) => Some(name),
+            None => self.find_there(handle.id, offset)?,
+        };
+        Ok(match name {
+            Some(name) => (name.as_bytes().to_vec(), 0),
+            None => (Vec::new(), number(offset)),
+        })
+    }
+
+    fn find_gone(&self, dir: NodeId, offset: u64) -> Option<Name> {
+        let gone = self
+            .dirs
+            .gone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut latest = gone.iter().rev();
+        let found = latest.find(|(of, name)| *of == dir && hash(name) == offset & HASH);
+        found.map(|(_, name)| name.clone())
+    }
+
+    fn find_there(&self, dir: NodeId, offset: u64) -> Result<Option<Name>> {
+        let mut after = Vec::new();
+        loop {
+            let page = self.index.entries(dir, &after, PAGE)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(None);
+            };
+            after = last.as_bytes().to_vec();
+            let mut names = page.into_iter().map(|(name, _)| name);
+            if let Some(name) = names.find(|name| hash(name) == offset & HASH) {
+                return Ok(Some(name));
+            }
+        }
+    }
+}
+
+/// The part of an offset that is a hash; the rest is the entry's number.
+const HASH: u64 = u32::MAX as u64;
+
+fn offset_of(number: u64, name: &Name) -> u64 {
+    number << 32 | hash(name)
+}
+
+fn number(offset: u64) -> u64 {
+    offset >> 32
+}
+
+fn hash(name: &Name) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.as_bytes().hash(&mut hasher);
+    hasher.finish() & HASH
 }
 
 impl DirHandle {
-    /// The name to go on after, and how many entries to pass over from there.
-    fn resume(&self, offset: u64) -> (Vec<u8>, u64) {
+    /// The entry that was given at `offset`, if it is remembered.
+    fn given(&self, offset: u64) -> Option<Name> {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        match names.binary_search_by_key(&offset, |(n, _)| *n) {
-            Ok(at) => (names[at].1.as_bytes().to_vec(), 0),
-            Err(_) => (Vec::new(), offset),
-        }
+        let at = names.binary_search_by_key(&offset, |(n, _)| *n).ok()?;
+        Some(names[at].1.clone())
     }
 
     fn gave(&self, offset: u64, name: Name) {

@@ -36,20 +36,22 @@ pub struct Access {
     pub truncate: bool,
 }
 
+/// What those who have a file open see of a writer that truncates it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Nothing: the writer is told to look for the file anew, under another inode.
+    KeepTheirs,
+    /// The file is truncated where it is, for the writer was told so before.
+    SeeItCut,
+}
+
 impl Overlay {
     /// Opens a file.
     ///
     /// Errors: `Stale` if the name means another node by now, or has to: the caller looks it up again.
     pub fn open(self: &Arc<Self>, id: NodeId, access: Access) -> Answer<Opened> {
         if access.write || access.truncate {
-            return self.open_for_writing(id, access);
-        }
-        if self.awaited.is_awaited(id) {
-            let this = self.clone();
-            return Answer::later(async move {
-                this.awaited.wait(id).await;
-                this.open(id, access).get().await
-            });
+            return self.open_for_writing(id, access, Others::KeepTheirs);
         }
         match self.open_here(id) {
             Ok(Here::Opened(opened)) => {

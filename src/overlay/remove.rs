@@ -23,6 +23,7 @@ impl Overlay {
     /// Removes a file or a link here; at remotes only if the mount propagates deletes (promise P12).
     pub fn unlink(&self, parent: NodeId, name: &Name) -> Result<()> {
         self.check_writable()?;
+        self.let_them_come(parent, name)?;
         let _paths = self.commit.paths_stay();
         let node = self.need_child(parent, name)?;
         if node.kind == NodeKind::Dir {
@@ -57,6 +58,7 @@ impl Overlay {
             }
         }
         self.detach(id);
+        self.name_gone(parent, name);
         self.uploads.kick();
         Ok(())
     }
@@ -151,6 +153,8 @@ impl Overlay {
         self.bury_doomed_under(&path)?;
         unless_missing(self.store.root().remove_dir(&path))?;
         let (id, now) = (node.id, self.clock.now_ns());
-        self.index.edit(move |w| w.remove_dir(id, now))
+        self.index.edit(move |w| w.remove_dir(id, now))?;
+        self.name_gone(parent, name);
+        Ok(())
     }
 }

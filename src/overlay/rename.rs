@@ -47,7 +47,7 @@ impl Overlay {
     ) -> Result<()> {
         self.check_writable()?;
         self.reconcile_once(to.0)?;
-        let _paths = self.commit.paths_change();
+        let _paths = self.paths_to_replace(to.0, to.1)?;
         let node = self.need_child(from.0, from.1)?;
         let target = self
             .index
@@ -78,7 +78,9 @@ impl Overlay {
             self.settle(target.id)?;
         }
         crash::point("rename.settled");
-        self.move_noted(&node, &old, &new, to, target.as_ref())
+        self.move_noted(&node, &old, &new, to, target.as_ref())?;
+        self.name_gone(from.0, from.1);
+        Ok(())
     }
 
     fn check_target(&self, node: &Node, target: Option<&Node>) -> Result<()> {

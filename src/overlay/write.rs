@@ -8,8 +8,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::handles::{Body, Handle, Opened, Session};
-use super::read::Access;
+use super::handles::{Body, Handle, OpenNode, Opened, Session};
+use super::read::{Access, Others};
 use super::{Answer, Attr, Caller, Overlay};
 use crate::beneath::{Facts, Mode, OFlags, facts_of, set_owner_of};
 use crate::crash;
@@ -173,10 +173,15 @@ impl Overlay {
         Ok((self.shown(&node), opened))
     }
 
-    pub(super) fn open_for_writing(self: &Arc<Self>, id: NodeId, access: Access) -> Answer<Opened> {
+    pub(super) fn open_for_writing(
+        self: &Arc<Self>,
+        id: NodeId,
+        access: Access,
+        others: Others,
+    ) -> Answer<Opened> {
         let opened = self
             .check_writable()
-            .and_then(|()| self.open_writer_here(id, access));
+            .and_then(|()| self.open_writer_here(id, access, others));
         match opened {
             Ok(Some(opened)) => Answer::Now(Ok(opened)),
             Ok(None) => {
@@ -186,7 +191,7 @@ impl Overlay {
                     for _ in 0..3 {
                         let came = this.downloads.hydrate(id).await;
                         came.map_err(|error| this.unreadable(error))?;
-                        if let Some(opened) = this.open_writer_here(id, access)? {
+                        if let Some(opened) = this.open_writer_here(id, access, others)? {
                             return Ok(opened);
                         }
                     }
@@ -198,16 +203,35 @@ impl Overlay {
     }
 
     /// Opens for writing if that needs no remote.
-    fn open_writer_here(&self, id: NodeId, access: Access) -> Result<Option<Opened>> {
-        let _paths = self.commit.paths_stay();
-        let _node = self.commit.hold(id);
-        self.uploads.cancel(id);
-        let opened = match self.opens.node(id) {
-            Some(open) => self.join_writers(&open, access)?,
-            None => self.open_first_writer(id, access)?,
+    fn open_writer_here(
+        &self,
+        id: NodeId,
+        access: Access,
+        mut others: Others,
+    ) -> Result<Option<Opened>> {
+        let opened = {
+            let _paths = self.commit.paths_stay();
+            let _node = self.commit.hold(id);
+            if self.awaited.is_awaited(super::awaited::NOBODY, id) {
+                // Whoever comes for this inode has to find it.
+                others = Others::SeeItCut;
+            }
+            self.uploads.cancel(id);
+            match self.opens.node(id) {
+                Some(open) => self.join_writers(&open, access, others)?,
+                None => self.open_first_writer(id, access)?,
+            }
         };
-        self.awaited.came(id);
-        Ok(opened.map(|opened| self.through_us(opened)))
+        let Some(opened) = opened else {
+            return Ok(None);
+        };
+        if access.truncate
+            && others == Others::SeeItCut
+            && let Err(error) = self.cut(opened.fh, 0)
+        {
+            return self.release(opened.fh).and(Err(error));
+        }
+        Ok(Some(self.through_us(opened)))
     }
 
     fn open_first_writer(&self, id: NodeId, access: Access) -> Result<Option<Opened>> {
@@ -347,18 +371,32 @@ impl Overlay {
         }
     }
 
+    /// Sets the length of a file that is open for writing.
+    pub(super) fn cut(&self, fh: u64, len: u64) -> Result<()> {
+        let open = self.writer(fh)?.node.clone();
+        self.cut_open(&open, len)
+            .unwrap_or_else(|| Err(Error::new(Kind::Io, "nothing to cut")))
+    }
+
+    /// None if nobody writes to it.
+    fn cut_open(&self, open: &OpenNode, len: u64) -> Option<Result<()>> {
+        let mut state = open.lock();
+        let (Some(file), Some(session)) = (state.body.whole(), &mut state.session) else {
+            return None;
+        };
+        let done = self.with_room(|| Ok(file.set_len(len)?));
+        if done.is_ok() {
+            session.failed.cut(len);
+        }
+        Some(done)
+    }
+
     /// Sets a file's length by name or by handle.
     pub(super) fn set_len(self: &Arc<Self>, id: NodeId, len: u64) -> Answer<()> {
-        if let Some(open) = self.opens.node(id) {
-            let mut state = open.lock();
-            let whole = state.body.whole();
-            if let (Some(session), Some(file)) = (&mut state.session, whole) {
-                let done = self.with_room(|| Ok(file.set_len(len)?));
-                if done.is_ok() {
-                    session.failed.cut(len);
-                }
-                return Answer::Now(done);
-            }
+        if let Some(open) = self.opens.node(id)
+            && let Some(done) = self.cut_open(&open, len)
+        {
+            return Answer::Now(done);
         }
         // Like a writer that opens, cuts and closes.
         let access = Access {
@@ -367,16 +405,12 @@ impl Overlay {
         };
         let this = self.clone();
         let cut = move |opened: Opened| -> Result<()> {
-            let file = this.opens.handle(opened.fh)?.node.lock().body.whole();
-            let done = match file {
-                Some(file) => this.with_room(|| Ok(file.set_len(len)?)),
-                None => Err(Error::new(Kind::Io, "nothing to cut")),
-            };
+            let done = this.cut(opened.fh, len);
             let flushed = this.flush(opened.fh, || false);
             this.release(opened.fh)?;
             done.and(flushed)
         };
-        match self.open_for_writing(id, access) {
+        match self.open_for_writing(id, access, Others::KeepTheirs) {
             Answer::Now(opened) => Answer::Now(opened.and_then(cut)),
             Answer::Later(pending) => Answer::later(async move { cut(pending.await?) }),
         }
