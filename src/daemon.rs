@@ -34,9 +34,10 @@ use crate::crash;
 use crate::error::{About as _, Error, Kind, Result};
 use crate::fs;
 use crate::fs::mounts::How;
-use crate::index::{EVENTS, Event, Index, habits};
+use crate::index::{EVENTS, Event, Index, habits, parting};
 use crate::metrics::Metrics;
 use crate::overlay::{Overlay, Parts, Settings};
+use crate::path::RelPath;
 use crate::store::{Limits, Store};
 use crate::sync::bound::Bound;
 use crate::sync::feed::{Bell, Feed};
@@ -409,12 +410,39 @@ fn settle(overlay: &Arc<Overlay>, stop: &dyn Fn() -> bool) -> Result<()> {
     }
     pruned?;
     compared?;
+    part_with_remotes(overlay, stop)
+}
+
+/// Lets go of remotes that the mount has no more. What is held of them waits until all others were
+/// listed, at the next mount if they are not during this one.
+fn part_with_remotes(overlay: &Arc<Overlay>, stop: &dyn Fn() -> bool) -> Result<()> {
+    let mut kept = 0;
     loop {
-        let now = Clock::System.now_ns();
-        if stop() || !overlay.index.edit(move |w| w.forget_some(1000, now))? {
+        let are_listed = overlay.remotes.iter().all(|remote| remote.is_listed());
+        let (now, settings) = (Clock::System.now_ns(), overlay.settings.clone());
+        let parting = overlay.index.edit(move |w| {
+            let local_only = |path: &RelPath| settings.excludes.matches(path);
+            w.part_with_some(1000, are_listed, &local_only, now)
+        })?;
+        kept += parting.kept;
+        if stop() {
             return Ok(());
         }
+        if parting.more {
+            continue;
+        }
+        if are_listed || !overlay.index.read(parting::is_parting)? {
+            break;
+        }
+        std::thread::sleep(AGAIN);
     }
+    if kept > 0 {
+        overlay.note(format!(
+            "files that only a remote had which this mount has no more, and that count as written here: {kept}"
+        ));
+        overlay.uploads.wrote();
+    }
+    Ok(())
 }
 
 fn limits(config: &MountConfig) -> Limits {

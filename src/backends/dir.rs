@@ -215,8 +215,15 @@ impl Backend for Directory {
             Err(Error::new(Kind::TimedOut, why).about(self.place.path.display()))
         };
         tokio::try_join!(walk, pass_on)?;
+        let known = *self
+            .place
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (dev, ino) = known.unwrap_or_default();
         Ok(Cursor {
-            epoch: "directory".into(),
+            // Another one in its place is known by it, in the next life of the mount, too.
+            epoch: format!("directory {dev}:{ino}"),
             seq: 0,
         })
     }

@@ -115,7 +115,7 @@ impl Writer {
     }
 
     /// Whether nobody here is changing the node, or has changed it: what remotes say is what it is.
-    fn is_settled(&self, node: &Node) -> Result<bool> {
+    pub(super) fn is_settled(&self, node: &Node) -> Result<bool> {
         if node.dirty != 0 || node.writing != node::Writing::No || node.origin.is_none() {
             return Ok(false);
         }

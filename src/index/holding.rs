@@ -74,7 +74,8 @@ pub fn totals(c: &rusqlite::Connection) -> Result<Totals> {
 pub fn evictable(c: &rusqlite::Connection, limit: usize, skip: usize) -> Result<Vec<Node>> {
     let query = select_node!(
         "FROM nodes WHERE kind = 0 AND held <> 0 AND dirty = 0 AND pinned = 0 AND writing = 0
-         AND EXISTS(SELECT 1 FROM replicas r WHERE r.node = nodes.id)
+         AND EXISTS(SELECT 1 FROM replicas r JOIN remotes m ON m.id = r.remote
+                    WHERE r.node = nodes.id AND m.position >= 0)
          AND NOT EXISTS(SELECT 1 FROM outbox o JOIN remotes m ON m.id = o.remote
                         WHERE o.node = nodes.id AND m.upload = 1)
          ORDER BY accessed LIMIT ?1 OFFSET ?2"

@@ -19,6 +19,7 @@ pub mod moving;
 mod names;
 pub mod node;
 pub mod outbox;
+pub mod parting;
 pub mod place;
 pub mod remote;
 mod rename;

@@ -532,6 +532,13 @@ pub fn has_replicas(c: &Connection, id: NodeId) -> Result<bool> {
     Ok(one(c, query, [id.0 as i64], |_| Ok(()))?.is_some())
 }
 
+/// Whether a remote that the mount has, has something of the node.
+pub fn is_at_a_remote(c: &Connection, id: NodeId) -> Result<bool> {
+    let query = "SELECT 1 FROM replicas r JOIN remotes m ON m.id = r.remote
+                 WHERE r.node = ?1 AND m.position >= 0 LIMIT 1";
+    Ok(one(c, query, [id.0 as i64], |_| Ok(()))?.is_some())
+}
+
 /// The replica under `key` at `remote`.
 pub fn replica(c: &Connection, remote: RemoteId, key: &RelPath) -> Result<Option<Replica>> {
     let query = select_replica!("WHERE r.remote = ?1 AND r.key = ?2");

@@ -60,7 +60,7 @@ pub fn remotes(c: &rusqlite::Connection) -> Result<Vec<RemoteRow>> {
 
 impl Writer {
     /// Says which remotes the mount has, in order. Remotes it had before and has no more are
-    /// parked: their rows stay until [`forget_some`](Writer::forget_some) took them.
+    /// parked: their rows stay until [`part_with_some`](Writer::part_with_some) took them.
     pub fn set_remotes(&mut self, wanted: &[(String, bool)]) -> Result<Vec<RemoteRow>> {
         self.run_sql("UPDATE remotes SET position = -1, upload = 0", [])?;
         for (position, (url, upload)) in wanted.iter().enumerate() {
@@ -73,30 +73,6 @@ impl Writer {
         let found = remotes(&self.c)?;
         self.remotes = found.iter().map(|r| (r.id, r.upload)).collect();
         Ok(found)
-    }
-
-    /// Takes up to `limit` replicas of remotes that the mount has no more. Returns whether some are left.
-    pub fn forget_some(&mut self, limit: usize, now_ns: i64) -> Result<bool> {
-        let gone = node::rows(
-            &self.c,
-            "SELECT r.remote, r.key FROM replicas r JOIN remotes m ON m.id = r.remote WHERE m.position < 0 LIMIT ?1",
-            [limit as i64],
-            |row| {
-                let key: Vec<u8> = row.get(1).map_err(sql)?;
-                Ok((RemoteId(row.get(0).map_err(sql)?), RelPath::new(&key)?))
-            },
-        )?;
-        for (remote, key) in &gone {
-            self.apply_deleted(*remote, key, now_ns)?;
-        }
-        if gone.len() < limit {
-            self.run_sql(
-                "DELETE FROM outbox WHERE remote IN (SELECT id FROM remotes WHERE position < 0)",
-                [],
-            )?;
-            self.run_sql("DELETE FROM remotes WHERE position < 0", [])?;
-        }
-        Ok(gone.len() == limit)
     }
 
     /// Applies changes in order; `cursor`, if given, is stored in the same transaction.
@@ -464,7 +440,12 @@ impl Writer {
         self.leave_old_names(node, remote, &object.key)
     }
 
-    fn apply_deleted(&mut self, remote: RemoteId, key: &RelPath, now_ns: i64) -> Result<bool> {
+    pub(super) fn apply_deleted(
+        &mut self,
+        remote: RemoteId,
+        key: &RelPath,
+        now_ns: i64,
+    ) -> Result<bool> {
         let Some(known) = node::replica(&self.c, remote, key)? else {
             return Ok(false);
         };

@@ -18,6 +18,7 @@ mod moved;
 mod names;
 mod order;
 mod orders;
+mod parting;
 mod rows;
 mod turns;
 
@@ -1032,22 +1033,6 @@ fn p8_a_listing_does_not_undo_what_went_up_since_it_began() {
 }
 
 #[test]
-fn p12_a_remote_that_is_no_more_of_the_mount_is_forgotten_in_steps() {
-    let lab = Lab::new(&[false, false]);
-    lab.apply(0, &[put("a", 1), put("b", 1), put("c", 1)]);
-    lab.apply(1, &[put("c", 1)]);
-    let lab = lab.reopened(&[false]);
-    // The first stays; take the other case: none is left but the second.
-    lab.edit(|w| w.set_remotes(&[("http://r1".into(), false)]));
-    assert!(lab.edit(|w| w.forget_some(2, NOW)));
-    lab.check_sums();
-    assert!(!lab.edit(|w| w.forget_some(2, NOW)));
-    assert!(lab.at("a").is_none() && lab.at("b").is_none() && lab.at("c").is_some());
-    assert_eq!(lab.index.read(remote::remotes).unwrap().len(), 1);
-    lab.check_sums();
-}
-
-#[test]
 fn p3_generations_and_ids_go_on_after_a_restart() {
     let lab = Lab::new(&[true]);
     let id = lab.write("a", 5);
@@ -1243,7 +1228,7 @@ impl Lab {
                 }
             }
             Step::Restore => drop(self.edit(|w| w.restore(&RelPath::root(), NOW))),
-            Step::Forget => drop(self.edit(|w| w.forget_some(10, NOW))),
+            Step::Forget => drop(self.edit(|w| w.part_with_some(10, true, &|_| false, NOW))),
             _ => {}
         }
     }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bound::Bound;
 use super::diff::Merge;
+use super::empty::believed;
 use super::pace::{self, Pace};
 use crate::backends::remote::Remote;
 use crate::backends::{Capabilities, Changes};
@@ -472,6 +473,7 @@ impl Feed {
         let merged = merged?;
         // A listing that broke off says nothing about what it did not name.
         let cursor = listed?;
+        believed(&self.facts()?, &cursor, merged.merging.named.get())?;
         let news = tokio::task::spawn_blocking(move || merged.finish())
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Io, "taking the listing failed")))?;

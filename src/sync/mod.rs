@@ -2,6 +2,7 @@
 
 pub mod bound;
 pub mod diff;
+mod empty;
 pub mod feed;
 pub mod pace;
 pub mod times;

@@ -306,7 +306,7 @@ impl Commit {
             .read(|c| crate::index::outbox::is_queued(c, id))?;
         let has_remote = self
             .index
-            .read(|c| crate::index::node::has_replicas(c, id))?;
+            .read(|c| crate::index::node::is_at_a_remote(c, id))?;
         if node.dirty != 0 || node.pinned || queued || !has_remote || !may() {
             return Ok(false);
         }

@@ -291,3 +291,25 @@ async fn p8_asking_brings_what_is_there_also_from_a_remote_that_is_doubted() {
         feeding.await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_something_empty_in_the_place_of_a_remote_takes_nothing_away() {
+    let lab = Lab::new(None, HOUR, None).await;
+    lab.memory.remove_object(&key("a"));
+    lab.memory.reset_epoch();
+    for _ in 0..2 {
+        let error = lab.bell.ring().await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Offline);
+        assert!(error.to_string().contains("had 1 of"), "{error}");
+        assert!(lab.knows("a"));
+    }
+    until("it is away", || lab.remote.is_away()).await;
+    // It is another one indeed.
+    lab.memory.set_object(&key("b"), b"b", 1);
+    lab.bell.ring().await.unwrap();
+    assert!(lab.knows("b") && !lab.knows("a"));
+    // Who is known can be emptied.
+    lab.memory.remove_object(&key("b"));
+    lab.bell.ring().await.unwrap();
+    assert!(!lab.knows("b"));
+}
