@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::watch;
 
 use super::read::{get, row_at};
@@ -129,8 +129,13 @@ impl Desk {
 
     fn commit(&mut self, jobs: &[Job]) -> Result<Vec<Vec<Option<Row>>>> {
         let before = *self.seq.borrow();
+        // At once a writer: one that begins as a reader does not wait where it becomes one, and a
+        // reader that finds the log's head half written has the writers' lock for a moment.
+        let begun = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate);
         let mut batch = Batch {
-            change: self.db.transaction().map_err(said)?,
+            change: begun.map_err(said)?,
             seq: before,
             files: 0,
             bytes: 0,
