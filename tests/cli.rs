@@ -294,6 +294,10 @@ fn bad_configuration_files_name_the_place() {
         ("[mount]\nmaxsize = 1\n", "did you mean `max_size`?"),
         ("[mount\n", "line 1"),
         ("[mount]\nkey = \"sesame\"\n", "key_file"),
+        (
+            "[mount]\nremote = [{ url = \"http://a\", key = \"sesame\" }]\n",
+            "{ key, url }",
+        ),
         ("[mount]\noffline = \"maybe\"\n", "hide or error"),
     ] {
         std::fs::write(home.path().join("x.toml"), text).unwrap();

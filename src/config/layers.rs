@@ -209,7 +209,10 @@ impl Values {
         let text = |key: &str| table.get(key).and_then(toml::Value::as_str);
         let known = table.keys().all(|key| key == "url" || key == "key_file");
         let (Some(url), true) = (text("url"), known) else {
-            return Err(refusal("remote", &table.to_string(), source, ALLOWED));
+            // Its names alone: a value that stands there may be a key.
+            let names: Vec<&str> = table.keys().map(String::as_str).collect();
+            let shown = format!("{{ {} }}", names.join(", "));
+            return Err(refusal("remote", &shown, source, ALLOWED));
         };
         if let Some(key_file) = text("key_file") {
             let path = PathBuf::from(file.expand(key_file));
