@@ -103,6 +103,7 @@ fn missing(mountpoint: &Path) -> Error {
 /// Makes sure that the mountpoint is a directory that no larder is mounted at; what a
 /// dead one left there is detached.
 fn clear_the_way(mountpoint: &Path) -> Result<()> {
+    not_everything(mountpoint)?;
     let at = mountpoint.display();
     let ours = daemon::mounts()?.iter().any(|m| m.mountpoint == mountpoint);
     if ours && Client::connect(mountpoint).is_ok() {
@@ -123,6 +124,17 @@ fn clear_the_way(mountpoint: &Path) -> Result<()> {
         return Err(Error::new(Kind::NotADirectory, text).about(mountpoint.display()));
     }
     Ok(())
+}
+
+/// A variable that is not set makes `/` of a path, and all of the machine would be the cache folder.
+fn not_everything(mountpoint: &Path) -> Result<()> {
+    match mountpoint.parent() {
+        Some(_) => Ok(()),
+        None => {
+            let text = "is all of this machine; name the folder that the cache is in";
+            Err(Error::new(Kind::Invalid, text).about(mountpoint.display()))
+        }
+    }
 }
 
 /// What the start had to put right.
@@ -154,4 +166,15 @@ fn attached(config: MountConfig) -> Result<Outcome> {
     };
     daemon::mount(config, Box::new(ready))?;
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_machine_is_no_cache_folder() {
+        assert!(not_everything(Path::new("/")).is_err());
+        assert!(not_everything(Path::new("/srv")).is_ok());
+    }
 }
