@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, heade
 use futures_util::stream;
 use sha2::{Digest, Sha256 as Hasher};
 
-use crate::beneath::facts_of;
+use crate::beneath::{Facts, facts_of};
 use crate::error::{Error, Kind, Result};
 use crate::index::served::{Row, Seen};
 use crate::object::{ByteRange, Sha256, Version};
@@ -256,7 +256,11 @@ impl Reading {
 
     /// The last chunk is held back until it is known that all belong to one version.
     fn finish(&mut self) -> Result<()> {
-        if Seen::from(&facts_of(&self.file)?) != self.seen {
+        let now = facts_of(&self.file)?;
+        if now.nlink == 0 && self.is_replaced_only(&now) {
+            return Ok(());
+        }
+        if Seen::from(&now) != self.seen {
             let why = "the file changed while it was sent";
             return Err(Error::new(Kind::Stale, why).about(&self.key));
         }
@@ -265,6 +269,17 @@ impl Reading {
             self.tree.index.learn(self.key.clone(), self.seen, sha256);
         }
         Ok(())
+    }
+}
+
+impl Reading {
+    /// Another file has its name: that changes the inode, and none of its bytes.
+    fn is_replaced_only(&self, now: &Facts) -> bool {
+        let before = Seen {
+            ctime_ns: now.ctime_ns,
+            ..self.seen
+        };
+        Seen::from(now) == before
     }
 }
 

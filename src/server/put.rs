@@ -65,6 +65,11 @@ impl Promise {
             let bad = || Error::new(Kind::Invalid, format!("{name} is not a number"));
             text(name).map(|text| text.trim().parse::<i64>().map_err(|_| bad()))
         };
+        if headers.contains_key(header::CONTENT_RANGE) {
+            // RFC 9110, 14.5: it would be taken for all of the file.
+            let why = "a part of a file cannot be put; send all of it";
+            return Err(Error::new(Kind::Invalid, why));
+        }
         let length = number(header::CONTENT_LENGTH.as_str()).transpose()?;
         let digest = text(CONTENT_DIGEST).map(parse_digest).transpose()?;
         Ok(Promise {

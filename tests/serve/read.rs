@@ -159,6 +159,24 @@ async fn the_listing_is_complete_sorted_and_packed_on_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p8_a_file_that_is_replaced_while_it_is_sent_comes_whole() {
+    let old = vec![1u8; 24 << 20];
+    let site = Site::with(&[("big", &old)]).await;
+    for replace in [true, false] {
+        let mut response = site.get("big").await;
+        let mut got = response.chunk().await.unwrap().unwrap().to_vec();
+        match replace {
+            true => drop(site.put("big", &old).await),
+            false => std::fs::remove_file(site.path("big")).unwrap(),
+        }
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            got.extend_from_slice(&chunk);
+        }
+        assert!(got == old);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p1_a_file_that_changes_while_it_is_sent_is_cut_off() {
     let site = Site::with(&[("big", &vec![1u8; 24 << 20])]).await;
     let mut response = site.get("big").await;

@@ -208,3 +208,17 @@ async fn p11_a_full_disk_takes_nothing_and_keeps_what_it_had() {
     drop(mount);
     drop(dir);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_a_part_of_a_file_is_not_taken_for_all_of_it() {
+    let site = Site::with(&[("a", b"0123456789")]).await;
+    let request = site.file(Method::PUT, "a");
+    let request = request
+        .header("content-range", "bytes 5-9/10")
+        .body("56789");
+    assert_eq!(
+        request.send().await.unwrap().status(),
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(site.bytes("a").await, b"0123456789");
+}
