@@ -294,6 +294,9 @@ fn follow(
                 news.clone(),
             );
             let feed = feed.asking_on_miss(config.ask_on_miss).within(bound);
+            if feed.rest().is_zero() {
+                remote.is_to_be_asked();
+            }
             (feed, bell)
         })
         .unzip()
@@ -504,8 +507,8 @@ async fn watch_presence(overlay: Arc<Overlay>, events: SyncSender<Event>, stop: 
             if let Err(error) = retried {
                 tracing::warn!(%error, "waiting uploads could not be woken");
             }
-            overlay.uploads.kick();
         }
+        overlay.uploads.kick();
     }
 }
 

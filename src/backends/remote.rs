@@ -1,14 +1,14 @@
 //! A remote as the mount sees it: a backend, its place in the order, and whether it is there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use super::{Backend, Capabilities};
 use crate::clock::Clock;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::object::RemoteId;
 
 /// Whether a remote can be used.
@@ -37,6 +37,10 @@ pub struct Remote {
     synced_ms: AtomicI64,
     listed_every_ms: AtomicU64,
     suspected: Notify,
+    /// Something else is in its place.
+    is_strange: AtomicBool,
+    /// It was not asked yet whether it is the one that is known.
+    is_unsure: AtomicBool,
 }
 
 impl Remote {
@@ -62,6 +66,8 @@ impl Remote {
             synced_ms: AtomicI64::new(0),
             listed_every_ms: AtomicU64::new(0),
             suspected: Notify::new(),
+            is_strange: AtomicBool::new(false),
+            is_unsure: AtomicBool::new(false),
         }
     }
 
@@ -75,8 +81,39 @@ impl Remote {
         matches!(*self.presence.borrow(), Presence::Away { .. })
     }
 
+    /// Its feed is about to ask it.
+    pub fn is_to_be_asked(&self) {
+        self.is_unsure.store(true, Ordering::SeqCst);
+    }
+
+    /// Its feed has asked it, or failed to.
+    pub fn was_asked(&self, failed: Option<&Error>) {
+        if failed.is_none() && self.is_strange.swap(false, Ordering::SeqCst) {
+            // The one that is known is back, and said what is new since.
+            self.is_here();
+        }
+        let is_unsure = failed.is_some_and(|error| error.kind().is_away());
+        if self.is_unsure.swap(is_unsure, Ordering::SeqCst) && !is_unsure {
+            self.presence.send_modify(|_| ());
+        }
+    }
+
+    /// Whether it may be another one than the one that is known: nothing goes up to that.
+    pub fn is_unsure(&self) -> bool {
+        self.is_unsure.load(Ordering::SeqCst)
+    }
+
+    /// Notes what its feed found: one that is not recognised is away, whatever it answers.
+    pub fn recognised(&self, checked: Result<()>) -> Result<()> {
+        self.is_strange.store(checked.is_err(), Ordering::SeqCst);
+        checked
+    }
+
     /// It answered.
     pub fn is_here(&self) {
+        if self.is_strange.load(Ordering::SeqCst) {
+            return;
+        }
         self.presence.send_if_modified(|now| {
             let news = *now != Presence::Online;
             *now = Presence::Online;

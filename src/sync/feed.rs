@@ -140,6 +140,7 @@ impl Feed {
                 () = stop.cancelled() => break,
                 round = self.round(hurry, std::mem::take(&mut doubted)) => round,
             };
+            self.remote.was_asked(round.as_ref().err());
             // Whoever asked is answered by a round that began after the asking.
             for answer in waiting.drain(..) {
                 let told = round.as_ref().map(|_| ()).map_err(Clone::clone);
@@ -171,7 +172,7 @@ impl Feed {
 
     /// How long what the last life of the mount knew is good for, of a remote whose listing
     /// costs: such a remote is not asked for anything before.
-    fn rest(&self) -> Duration {
+    pub fn rest(&self) -> Duration {
         let can = self
             .index
             .read(|c| habits::capabilities(c, &self.remote.shown));
@@ -379,10 +380,11 @@ impl Feed {
         let found = self.remote.backend.capabilities().await?;
         self.is_connected = true;
         self.remote.set_capabilities(found);
-        if self.remote.is_away() {
+        let was_away = self.remote.is_away();
+        self.remote.is_here();
+        if was_away && !self.remote.is_away() {
             tracing::info!(remote = %self.remote.shown, "the remote is back");
         }
-        self.remote.is_here();
         (self.news)();
         Ok(found)
     }
@@ -473,7 +475,8 @@ impl Feed {
         let merged = merged?;
         // A listing that broke off says nothing about what it did not name.
         let cursor = listed?;
-        believed(&self.facts()?, &cursor, merged.merging.named.get())?;
+        let checked = believed(&self.facts()?, &cursor, merged.merging.named.get());
+        self.remote.recognised(checked)?;
         let news = tokio::task::spawn_blocking(move || merged.finish())
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Io, "taking the listing failed")))?;

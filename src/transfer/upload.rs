@@ -269,7 +269,7 @@ impl Uploads {
         lanes.away = self
             .remotes
             .iter()
-            .filter(|r| r.is_away())
+            .filter(|r| r.is_away() || r.is_unsure())
             .map(|r| r.id)
             .collect();
         lanes

@@ -304,12 +304,37 @@ async fn p3_something_empty_in_the_place_of_a_remote_takes_nothing_away() {
         assert!(lab.knows("a"));
     }
     until("it is away", || lab.remote.is_away()).await;
+    // Nothing goes up to it, which would make it look like the right one.
+    lab.remote.is_here();
+    assert!(lab.remote.is_away() && lab.remote.is_unsure());
     // It is another one indeed.
     lab.memory.set_object(&key("b"), b"b", 1);
     lab.bell.ring().await.unwrap();
     assert!(lab.knows("b") && !lab.knows("a"));
+    assert!(!lab.remote.is_away());
+    until("it is sure", || !lab.remote.is_unsure()).await;
     // Who is known can be emptied.
     lab.memory.remove_object(&key("b"));
     lab.bell.ring().await.unwrap();
     assert!(!lab.knows("b"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_the_right_remote_is_back_after_something_empty_was_in_its_place() {
+    let lab = Lab::new(None, HOUR, None).await;
+    let can = lab.memory.capabilities().await.unwrap();
+    lab.memory.set_capabilities(Capabilities {
+        changes: true,
+        ..can
+    });
+    lab.bell.ring().await.unwrap();
+    let empty = || Err(Error::new(Kind::Offline, "it is empty"));
+    assert!(lab.remote.recognised(empty()).is_err());
+    lab.remote
+        .went_away(&Error::new(Kind::Offline, "it is empty"));
+    // It goes on where it was, and no listing is needed to know it by.
+    let before = lab.listings();
+    lab.bell.ring().await.unwrap();
+    until("it is back", || !lab.remote.is_away()).await;
+    assert_eq!(lab.listings(), before);
 }
