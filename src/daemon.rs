@@ -294,7 +294,7 @@ fn follow(
                 news.clone(),
             );
             let feed = feed.asking_on_miss(config.ask_on_miss).within(bound);
-            if feed.rest().is_zero() {
+            if feed.doubts() {
                 remote.is_to_be_asked();
             }
             (feed, bell)

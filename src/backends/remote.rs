@@ -98,9 +98,10 @@ impl Remote {
         }
     }
 
-    /// Whether it may be another one than the one that is known: nothing goes up to that.
+    /// Whether it may be another one than the one that is known: nothing goes up to that. A bucket
+    /// is the one that has its name.
     pub fn is_unsure(&self) -> bool {
-        self.is_unsure.load(Ordering::SeqCst)
+        self.is_unsure.load(Ordering::SeqCst) && self.pages().is_none()
     }
 
     /// Notes what its feed found: one that is not recognised is away, whatever it answers.

@@ -4,7 +4,10 @@
 //! The cursor is stored in the same transaction as the facts it stands for, so that a
 //! kill in between repeats a change and never skips one.
 
-use std::cell::Cell;
+mod merging;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use merging::Merging;
+
 use super::bound::Bound;
-use super::diff::Merge;
 use super::empty::believed;
 use super::pace::{self, Pace};
 use crate::backends::remote::Remote;
@@ -21,15 +25,13 @@ use crate::backends::{Capabilities, Changes};
 use crate::clock::{Chance, Clock};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::index::{Index, habits, node as rows, remote as facts};
-use crate::object::{Change, Cursor, Listed};
+use crate::index::{Index, habits, remote as facts};
+use crate::object::{Change, Cursor};
 
 /// How long one question for changes may hang at the remote.
 const LONG_POLL: Duration = Duration::from_secs(25);
 /// Changes applied in one transaction.
 const CHUNK: usize = 2000;
-/// Rows read in one go while a listing is merged.
-const PAGE: usize = 5000;
 /// First and longest wait before a remote that is away is asked again.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(3);
@@ -123,6 +125,12 @@ impl Feed {
         self
     }
 
+    /// Whether the remote is asked for something at once, and had files: it may be another one by
+    /// now.
+    pub fn doubts(&self) -> bool {
+        self.rest().is_zero() && self.facts().is_ok_and(|row| row.files > 0)
+    }
+
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let (mut failures, mut doubted) = (0, false);
@@ -172,7 +180,7 @@ impl Feed {
 
     /// How long what the last life of the mount knew is good for, of a remote whose listing
     /// costs: such a remote is not asked for anything before.
-    pub fn rest(&self) -> Duration {
+    fn rest(&self) -> Duration {
         let can = self
             .index
             .read(|c| habits::capabilities(c, &self.remote.shown));
@@ -259,8 +267,9 @@ impl Feed {
             Some(cursor) if row.listed_ms.is_some() && capabilities.changes => cursor,
             _ => return self.list_in_time(capabilities, hurry).await,
         };
-        // Synced once in this life, the feed may hang at the remote; before, it asks at once.
-        let fresh = self.remote.synced_ms() > 0 && !hurry;
+        // Synced once in this life, the feed may hang at the remote; before, and until it is known
+        // to be the one that it was, it asks at once.
+        let fresh = self.remote.synced_ms() > 0 && !hurry && !self.remote.is_unsure();
         let wait = if fresh { LONG_POLL } else { Duration::ZERO };
         let asked = tokio::select! {
             asked = self.remote.backend.changes(&cursor, wait) => asked?,
@@ -456,16 +465,7 @@ impl Feed {
         let (index, clock) = (self.index.clone(), self.clock.clone());
         let (remote, bound) = (self.remote.clone(), self.bound);
         let merge = tokio::task::spawn_blocking(move || {
-            let merging = Merging {
-                index,
-                clock,
-                remote,
-                bound,
-                begun,
-                named: Cell::new(0),
-                news: Cell::new(false),
-            };
-            merging.run(inbox)
+            Merging::new(index, clock, remote, bound, begun).run(inbox)
         });
         let listed = self.remote.backend.list(batches).await;
         let merged = merge
@@ -475,7 +475,7 @@ impl Feed {
         let merged = merged?;
         // A listing that broke off says nothing about what it did not name.
         let cursor = listed?;
-        let checked = believed(&self.facts()?, &cursor, merged.merging.named.get());
+        let checked = believed(&self.facts()?, &cursor, merged.named());
         self.remote.recognised(checked)?;
         let news = tokio::task::spawn_blocking(move || merged.finish())
             .await
@@ -508,93 +508,3 @@ fn cut(remote: &Remote, checked: Result<()>) -> Result<()> {
     }
     checked
 }
-
-/// The blocking half of a listing.
-struct Merging {
-    index: Arc<Index>,
-    clock: Clock,
-    remote: Arc<Remote>,
-    bound: Bound,
-    begun: u64,
-    /// Lines so far.
-    named: Cell<u64>,
-    /// Something was not as it was known.
-    news: Cell<bool>,
-}
-
-type Pages = Box<dyn FnMut(&[u8]) -> Result<Vec<crate::index::Replica>> + Send>;
-
-/// A listing that was taken to its last line, but for what it did not name.
-struct Merged {
-    merge: Merge<Pages>,
-    merging: Merging,
-}
-
-impl Merging {
-    fn run(self, mut inbox: mpsc::Receiver<Vec<Listed>>) -> Result<Merged> {
-        let (index, id) = (self.index.clone(), self.remote.id);
-        let pages: Pages =
-            Box::new(move |after| index.read(|c| rows::replicas_after(c, id, after, PAGE)));
-        let mut merge = Merge::new(pages);
-        let mut pending = Vec::new();
-        while let Some(batch) = inbox.blocking_recv() {
-            for line in batch {
-                self.named.set(self.named.get() + 1);
-                let more = self.bound.lines(self.named.get());
-                if more.is_err() {
-                    // What it named until now stays.
-                    self.flush(&mut pending)?;
-                }
-                cut(&self.remote, more)?;
-                merge.take(line, &mut |change| self.emit(&mut pending, change))?;
-            }
-        }
-        self.flush(&mut pending)?;
-        Ok(Merged {
-            merge,
-            merging: self,
-        })
-    }
-
-    fn emit(&self, pending: &mut Vec<Change>, change: Change) -> Result<()> {
-        if !matches!(change, Change::Refused { .. }) {
-            self.news.set(true);
-        }
-        pending.push(change);
-        if pending.len() >= CHUNK {
-            cut(&self.remote, self.bound.room(&self.index))?;
-            self.flush(pending)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&self, pending: &mut Vec<Change>) -> Result<()> {
-        if pending.is_empty() {
-            return Ok(());
-        }
-        let (id, begun, now) = (self.remote.id, self.begun, self.clock.now_ns());
-        let changes = std::mem::take(pending);
-        let (before, after) = self.index.edit(move |w| {
-            let before = w.names_of(id)?;
-            w.apply_listing(id, &changes, begun, now)?;
-            Ok((before, w.names_of(id)?))
-        })?;
-        crash::point("apply.listing");
-        cut(&self.remote, self.bound.growth(before, after))
-    }
-}
-
-impl Merged {
-    /// The listing was whole: what it did not name after its last line is gone. Returns whether it
-    /// had anything new.
-    fn finish(self) -> Result<bool> {
-        let Merged { merge, merging } = self;
-        let mut pending = Vec::new();
-        merge.finish(&mut |change| merging.emit(&mut pending, change))?;
-        merging.flush(&mut pending)?;
-        Ok(merging.news.get())
-    }
-}
-
-#[cfg(test)]
-mod tests;

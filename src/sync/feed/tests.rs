@@ -338,3 +338,22 @@ async fn p6_the_right_remote_is_back_after_something_empty_was_in_its_place() {
     until("it is back", || !lab.remote.is_away()).await;
     assert_eq!(lab.listings(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_a_remote_that_was_away_takes_uploads_as_soon_as_it_is_back() {
+    let lab = Lab::new(None, HOUR, None).await;
+    let can = lab.memory.capabilities().await.unwrap();
+    lab.memory.set_capabilities(Capabilities {
+        changes: true,
+        ..can
+    });
+    lab.bell.ring().await.unwrap();
+    lab.memory.set_online(false);
+    lab.bell.ring().await.unwrap_err();
+    until("it is away", || lab.remote.is_away()).await;
+    assert!(lab.remote.is_unsure());
+    lab.memory.set_online(true);
+    // Not when the next change there ends a question that hangs.
+    until("it is sure", || !lab.remote.is_unsure()).await;
+    assert!(!lab.remote.is_away());
+}
