@@ -77,6 +77,9 @@ pub enum Profile {
 pub struct RemoteSpec {
     /// As it was given; it may hold credentials, so it is not for showing.
     pub url: String,
+    /// Whether its path says which of the caches in one bucket it is: with another one, nothing of
+    /// the one before is shown.
+    pub is_partition: bool,
     /// What it is asked with.
     pub credentials: Credentials,
 }

@@ -56,6 +56,8 @@ const LEAVING: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of partial downloads that are kept over a restart.
 const KEPT_PARTIALS: u64 = 8 << 30;
+/// Files of a remote that the mount has no more that are looked at in one go.
+const STEP: usize = 1000;
 
 /// Everything that runs.
 struct Daemon {
@@ -214,7 +216,8 @@ fn remotes(
     };
     let mut built = Vec::new();
     let mut wanted = Vec::new();
-    for tier in tiers(config)? {
+    let tiers = tiers(config)?;
+    for tier in &tiers {
         let shown = tier.url.shown().to_owned();
         wanted.push((shown.clone(), tier.upload));
         let options = RemoteOptions {
@@ -225,6 +228,7 @@ fn remotes(
         built.push((shown, connect(&tier.url, &tier.credentials, &options)?));
     }
     let rows = index.edit(move |w| w.set_remotes(&wanted))?;
+    supersede(index, tiers, clock)?;
     let mut remotes = Vec::new();
     for row in rows {
         let Some((shown, backend)) = built.iter().find(|(shown, _)| *shown == row.url) else {
@@ -242,6 +246,18 @@ fn remotes(
         remotes.push(Arc::new(remote));
     }
     Ok(Remotes(remotes.into()))
+}
+
+/// Lets go of what is another one of the caches that the mount shows one of, before anybody sees it.
+fn supersede(index: &Index, tiers: Vec<Tier>, clock: &Clock) -> Result<()> {
+    let (tiers, now) = (Arc::new(tiers), clock.now_ns());
+    loop {
+        let tiers = tiers.clone();
+        let is_version = move |url: &str| tiers.iter().any(|tier| tier.supersedes(url));
+        if !index.edit(move |w| w.supersede_some(STEP, &is_version, now))? {
+            return Ok(());
+        }
+    }
 }
 
 /// What was found out about a remote's conditional writes, and where it is remembered.
@@ -425,7 +441,7 @@ fn part_with_remotes(overlay: &Arc<Overlay>, stop: &dyn Fn() -> bool) -> Result<
         let (now, settings) = (Clock::System.now_ns(), overlay.settings.clone());
         let parting = overlay.index.edit(move |w| {
             let local_only = |path: &RelPath| settings.excludes.matches(path);
-            w.part_with_some(1000, are_listed, &local_only, now)
+            w.part_with_some(STEP, are_listed, &local_only, now)
         })?;
         kept += parting.kept;
         if stop() {

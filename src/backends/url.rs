@@ -102,6 +102,14 @@ impl RemoteUrl {
         self.options
     }
 
+    /// Whether both are parts of one bucket of one store.
+    pub fn is_beside(&self, other: &RemoteUrl) -> bool {
+        match (&self.place, &other.place) {
+            (Place::S3(a), Place::S3(b)) => (&a.name, &a.endpoint) == (&b.name, &b.endpoint),
+            _ => false,
+        }
+    }
+
     /// The address in its one form, without credentials and without options.
     pub fn shown(&self) -> &str {
         &self.shown

@@ -164,7 +164,11 @@ impl Values {
         if let (Some(url), Some(bucket)) = (self.profile_url(), bucket) {
             let access = bucket.access.or_else(|| credentials.access.clone());
             let credentials = Credentials { key: None, access };
-            remotes.push(RemoteSpec { url, credentials });
+            remotes.push(RemoteSpec {
+                url,
+                is_partition: true,
+                credentials,
+            });
         }
         Ok(remotes)
     }
@@ -205,6 +209,7 @@ impl Values {
             };
             remotes.push(RemoteSpec {
                 url: url.to_owned(),
+                is_partition: false,
                 credentials: Credentials {
                     key,
                     access: credentials.access.clone().filter(|_| is("s3:")),

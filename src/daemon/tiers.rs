@@ -12,6 +12,16 @@ pub struct Tier {
     pub credentials: Credentials,
     /// Whether what is written here goes up to it.
     pub upload: bool,
+    /// See [`RemoteSpec`](crate::config::RemoteSpec).
+    pub is_partition: bool,
+}
+
+impl Tier {
+    /// Whether `shown` was another one of the caches of which this is one.
+    pub fn supersedes(&self, shown: &str) -> bool {
+        let is_beside = |other: RemoteUrl| self.url.is_beside(&other);
+        self.is_partition && RemoteUrl::parse(shown).is_ok_and(is_beside)
+    }
 }
 
 /// The remotes in their order. Errors: [`Kind::Invalid`] for addresses that mean nothing, that are
@@ -32,6 +42,7 @@ pub fn tiers(config: &MountConfig) -> Result<Vec<Tier>> {
         tiers.push(Tier {
             upload: asks.unwrap_or(config.upload) && !config.read_only,
             credentials: spec.credentials.clone(),
+            is_partition: spec.is_partition,
             url,
         });
     }
@@ -102,6 +113,34 @@ mod tests {
             );
             assert_eq!(bucket.region.as_deref(), Some("eu-west-1"));
             assert!(!tiers[0].upload);
+        }
+    }
+
+    #[test]
+    fn another_prefix_or_version_of_the_profile_is_another_cache() {
+        let mut flags = Flags::default();
+        flags.set("profile", ["lumibot"]);
+        flags.set("remote", ["s3://bars/typed"]);
+        let env = Environment::of(&[
+            ("LUMIBOT_CACHE_BACKEND", "s3"),
+            ("LUMIBOT_CACHE_MODE", "readwrite"),
+            ("LUMIBOT_CACHE_S3_BUCKET", "bars"),
+            ("LUMIBOT_CACHE_S3_VERSION", "v2"),
+        ]);
+        let file = ConfigFile::default();
+        let got = resolve_mount(Path::new("/m"), &file, &env, &flags).unwrap();
+        let tiers = tiers(&got.config).unwrap();
+        for (shown, is) in [
+            ("s3://bars/v1", true),
+            ("s3://bars/a b/v1", true),
+            ("s3://bars", true),
+            ("s3://bars/v1?endpoint=http://127.0.0.1:9000", false),
+            ("s3://other/v1", false),
+            ("http://lan:1", false),
+        ] {
+            assert_eq!(tiers[1].supersedes(shown), is, "{shown}");
+            // One that somebody typed may be a mistake.
+            assert!(!tiers[0].supersedes(shown));
         }
     }
 

@@ -3,6 +3,7 @@
 //! A wrong address, or another one of the same server, is no reason for anything to go that is here:
 //! names that were only there go, and what is held of them stays. Once all the remotes that there
 //! are were listed, what none of them has counts as written here. What was to go up goes to those.
+//! Another version of a cache is asked for on purpose: nothing of the one before is shown.
 
 use rusqlite::params;
 
@@ -28,6 +29,35 @@ pub fn is_parting(c: &rusqlite::Connection) -> Result<bool> {
 }
 
 impl Writer {
+    /// Lets go of up to `limit` files of remotes that the mount has no more and that, by their URLs,
+    /// are other versions (`is_version`) of one that it has: also of what is held, but not of what was
+    /// written here since. Returns whether another step would find something.
+    pub fn supersede_some(
+        &mut self,
+        limit: usize,
+        is_version: &dyn Fn(&str) -> bool,
+        now_ns: i64,
+    ) -> Result<bool> {
+        let query = "SELECT id, url FROM remotes WHERE position < 0";
+        let parked = node::rows(&self.c, query, [], |row| {
+            let url: String = row.get(1).map_err(sql)?;
+            Ok((RemoteId(row.get(0).map_err(sql)?), url))
+        })?;
+        let mut rest = limit;
+        for (id, _) in parked.iter().filter(|(_, url)| is_version(url)) {
+            let query = "SELECT key FROM replicas WHERE remote = ?1 LIMIT ?2";
+            let keys = node::rows(&self.c, query, params![id.0, rest as i64], |row| {
+                RelPath::new(&row.get::<_, Vec<u8>>(0).map_err(sql)?)
+            })?;
+            for key in &keys {
+                self.apply_deleted(*id, key, now_ns)?;
+            }
+            rest -= keys.len();
+        }
+        self.unlist_parked(rest < limit)?;
+        Ok(rest == 0)
+    }
+
     /// Lets go of up to `limit` files of remotes that the mount has no more; of what is held only if
     /// all the others `are_listed`. `local_only` says which paths never leave.
     pub fn part_with_some(
@@ -61,6 +91,7 @@ impl Writer {
                 }
             }
         }
+        self.unlist_parked(!gone.is_empty())?;
         let more = gone.len() == limit || queued == limit;
         if are_listed && !more {
             self.run_sql(
@@ -70,6 +101,15 @@ impl Writer {
             self.run_sql("DELETE FROM remotes WHERE position < 0", [])?;
         }
         Ok(Parting { more, kept })
+    }
+
+    /// Of remotes that names were let go of nothing is known until they are listed again.
+    fn unlist_parked(&mut self, any: bool) -> Result<()> {
+        if any {
+            let query = "UPDATE remotes SET listed_ms = NULL WHERE position < 0";
+            self.run_sql(query, [])?;
+        }
+        Ok(())
     }
 
     /// The held file that the replica is of, if no remote that there is has it.

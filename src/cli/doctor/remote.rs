@@ -136,6 +136,7 @@ mod tests {
         Tier {
             url: RemoteUrl::parse(url).unwrap(),
             credentials: Credentials::default(),
+            is_partition: false,
             upload,
         }
     }

@@ -87,11 +87,17 @@ fn p3_what_is_held_of_a_remote_that_is_no_more_stays() {
 #[test]
 fn p3_a_remote_that_comes_back_has_its_files_back() {
     let mut lab = Lab::new(&[true]);
-    lab.apply(0, &[put("a", 1)]);
+    lab.apply(0, &[put("a", 1), put("far", 1)]);
     lab.hydrate("a");
+    let id = lab.remotes[0];
+    let (epoch, seq) = ("e".to_owned(), 7);
+    lab.edit(move |w| w.listing_ends(id, &Cursor { epoch, seq }, 1));
     moved_to(&mut lab, "http://typo", true);
     part(&lab, false);
     moved_to(&mut lab, "http://r0", true);
+    // What it had told counts for nothing by now: names of it were let go of.
+    let row = &lab.index.read(remote::remotes).unwrap()[0];
+    assert_eq!((row.id, row.listed_ms), (id, None));
     assert_eq!(part(&lab, true), Parting::default());
     let node = lab.at("a").unwrap();
     assert_eq!(
@@ -133,4 +139,37 @@ fn p3_what_was_written_without_uploads_goes_to_a_second_remote_that_takes_them()
     lab.published(&rows[0], "a", 1);
     part(&lab, true);
     assert_eq!((lab.at("a").unwrap().dirty, lab.ready().len()), (0, 0));
+}
+
+#[test]
+fn p8_another_version_of_a_cache_shows_nothing_of_the_one_before() {
+    let mut lab = Lab::new(&[true]);
+    lab.apply(0, &[put("far", 1), put("held", 1), put("mine", 1)]);
+    lab.hydrate("held");
+    lab.hydrate("mine");
+    lab.write("mine", 2);
+    lab.write("new", 3);
+    moved_to(&mut lab, "http://v2", true);
+    let supersede = |url: &'static str| {
+        let is_one = move |parked: &str| parked == url;
+        lab.edit(move |w| w.supersede_some(2, &is_one, NOW))
+    };
+    assert!(!supersede("http://typo"));
+    assert!(lab.at("far").is_some() && lab.at("held").is_some());
+    assert!(supersede("http://r0"));
+    assert!(!supersede("http://r0"));
+    lab.check_sums();
+    assert!(lab.at("far").is_none() && lab.at("held").is_none());
+    assert_eq!(
+        lab.index.read(|c| holding::doomed(c, 100)).unwrap().len(),
+        1
+    );
+    // What was there only goes up to the new one.
+    part(&lab, true);
+    assert!(!is_left(&lab));
+    let goes: Vec<_> = lab.ready().iter().map(|row| row.generation).collect();
+    let wanted = ["mine", "new"].map(|path| lab.at(path).unwrap().dirty);
+    assert_eq!((goes.len(), goes.contains(&wanted[0])), (2, true));
+    assert!(goes.contains(&wanted[1]));
+    lab.check_sums();
 }
