@@ -50,7 +50,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("mime_guess", S3),
     ("url", &["backends/"]),
     ("axum", &["server/"]),
-    ("hyper", &["server/"]),
+    ("hyper", &["server/", "backends/http/failure.rs"]),
     ("s3s", &["server/s3/"]),
     ("hyper_util", &["server/"]),
     ("tower_http", &["server/"]),

@@ -243,3 +243,22 @@ fn p10_a_certificate_that_is_not_trusted_gets_no_key_and_is_one_line() {
         assert_eq!(there.unwrap(), words.as_bytes());
     }
 }
+
+#[test]
+fn p6_where_the_scheme_is_wrong_the_right_one_is_named() {
+    let lab = Lab::new();
+    let files = Files::of(&lab);
+    files.issue(&right(), &files.ours);
+    let (with, without) = (files.serve("0"), lab.serve("plain", &[]));
+    for (url, right) in [
+        (with.url.replace("https:", "http:"), "https://"),
+        (without.url.replace("http:", "https:"), "http://"),
+    ] {
+        let output = lab.run(["doctor", "--remote", &url]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains(&format!("write {right} in its URL")),
+            "{said}"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use rustls::{CertificateError as Why, Error as TlsError};
+use rustls::{CertificateError as Why, Error as TlsError, InvalidMessage};
 
 use crate::error::{Error, Kind};
 
@@ -32,8 +32,11 @@ pub(in crate::backends) fn lost(error: reqwest::Error) -> Error {
 
 /// The innermost cause, which names the trouble; what is around it names our libraries.
 pub(in crate::backends) fn root(error: &(dyn StdError + 'static)) -> String {
-    if let Some(why) = find::<TlsError>(error).and_then(not_trusted) {
+    if let Some(why) = find::<TlsError>(error).and_then(no_trust) {
         return why.to_owned();
+    }
+    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+        return "what answers there is no HTTP; if it is a server with a certificate, write https:// in its URL".to_owned();
     }
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -42,8 +45,11 @@ pub(in crate::backends) fn root(error: &(dyn StdError + 'static)) -> String {
     innermost.to_string()
 }
 
-/// What is wrong with a certificate, and what to do.
-fn not_trusted(error: &TlsError) -> Option<&'static str> {
+/// What is wrong with a certificate, or that there is none, and what to do.
+fn no_trust(error: &TlsError) -> Option<&'static str> {
+    if let TlsError::InvalidMessage(InvalidMessage::InvalidContentType) = error {
+        return Some("what answers there does not speak TLS; write http:// in its URL");
+    }
     let TlsError::InvalidCertificate(why) = error else {
         return None;
     };

@@ -114,6 +114,9 @@ fn advice(place: &Place, kind: Kind) -> &'static str {
             // What a bucket refuses is said with what to do.
             false => "",
         },
+        kind if matches!(place, Place::Directory(_)) && kind.is_away() => {
+            "check the path, and whether what it lies on is mounted; a mount works without it and catches up later"
+        }
         Kind::Unauthorized => "set the key with --key-file or LARDER_KEY",
         Kind::NotFound | Kind::Corrupt | Kind::Unsupported => {
             "is it a larder server? start one there with `larder serve DIR`"
