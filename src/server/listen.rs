@@ -2,7 +2,7 @@
 //! for ever.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -74,7 +74,7 @@ pub async fn listen(
                 continue;
             }
         };
-        let Some(place) = crowd.admit(peer.ip()) else {
+        let Some(place) = crowd.admit(peer) else {
             // Within TLS it would take a handshake to say it.
             if let (None, Ok(turn)) = (&tls, refusals.clone().try_acquire_owned()) {
                 tokio::spawn(async move {
@@ -90,7 +90,7 @@ pub async fn listen(
         tokio::spawn(async move {
             let _held: (_, Place) = (permit, place);
             tokio::select! {
-                () = converse(stream, peer.ip(), router, tls, watcher) => {}
+                () = converse(stream, peer, router, tls, watcher) => {}
                 () = cut.cancelled() => {}
             }
         });
@@ -105,11 +105,21 @@ pub async fn listen(
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await;
     let permit = permit.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
+    let reached = stream.local_addr().map(|at| at.ip());
+    let peer = reached.map_or(peer.ip(), |reached| who(peer.ip(), reached));
     Ok((stream, peer, permit))
+}
+
+/// Whom a client counts as: one that has the address at which it reached us is on this machine.
+fn who(peer: IpAddr, reached: IpAddr) -> IpAddr {
+    match peer.to_canonical() == reached.to_canonical() {
+        true => Ipv4Addr::LOCALHOST.into(),
+        false => peer,
+    }
 }
 
 /// Says that the address has too many connections, and closes when the client has heard it.
@@ -282,5 +292,25 @@ impl AsyncWrite for Patient {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut()
             .timed(context, |stream, context| stream.poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p10_who_comes_from_the_servers_own_address_is_on_its_machine() {
+        for (peer, reached, is_own) in [
+            ("192.168.1.20", "192.168.1.20", true),
+            ("::ffff:192.168.1.20", "192.168.1.20", true),
+            ("fd00::20", "fd00::20", true),
+            ("127.0.0.1", "192.168.1.20", true),
+            ("192.168.1.21", "192.168.1.20", false),
+            ("fd00::21", "fd00::20", false),
+        ] {
+            let seen = who(peer.parse().unwrap(), reached.parse().unwrap());
+            assert_eq!(seen.is_loopback(), is_own, "{peer} at {reached}");
+        }
     }
 }
