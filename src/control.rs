@@ -117,6 +117,9 @@ pub enum Answer {
         entries: Vec<Listed>,
         /// Whether more follow the last one.
         more: bool,
+        /// Remotes that were never listed and are away: what they have is not known.
+        #[serde(default)]
+        unknown: Vec<String>,
     },
     Conflicts {
         conflicts: Vec<ConflictStatus>,
@@ -378,9 +381,12 @@ pub struct Audited {
     /// There, and known here as it is; of these, not held.
     pub same: u64,
     pub not_held: u64,
-    /// Held here and not there; of files that wait to go up: `waiting`.
+    /// Held here and at no remote; of files that wait to go up: `waiting`.
     pub only_here: u64,
     pub waiting: u64,
+    /// Held here, not there, and at another remote.
+    #[serde(default)]
+    pub elsewhere: u64,
     /// There with other bytes than here.
     pub differs: u64,
     /// There in a version, or under a name, that is not known here.

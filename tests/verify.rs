@@ -249,6 +249,25 @@ fn p8_a_file_that_has_a_newer_version_is_told_apart() {
 }
 
 #[test]
+fn p5_what_another_remote_has_is_not_only_here() {
+    let lab = Lab::new();
+    let urls = ["one", "two"].map(|name| {
+        put(&lab.path(name).join(format!("{name}.bin")), b"x");
+        format!("file://{}", lab.path(name).display())
+    });
+    let mount = listed(&lab, &["--remote", &urls[0], "--remote", &urls[1]]);
+    mount.sync();
+    read_all(&mount, &["one.bin", "two.bin"]);
+    let at = mount.at.display().to_string();
+    let (found, code) = verify(&lab, &["--remote", &at]);
+    for one in found["remotes"].as_array().unwrap() {
+        let of = (&one["same"], &one["elsewhere"], &one["only_here"]);
+        assert_eq!(of, (&1.into(), &1.into(), &0.into()), "{found}");
+    }
+    assert_eq!(code, 0);
+}
+
+#[test]
 fn p5_a_remote_is_compared_name_by_name() {
     let lab = Lab::new();
     let server = lab.serve("srv", &[]);

@@ -35,7 +35,13 @@ impl Ls {
                 recursive: self.recursive,
                 after: after.take(),
             };
-            let Answer::Listing { entries, more } = ask::ask(&mut client, &request)? else {
+            let answer = ask::ask(&mut client, &request)?;
+            let Answer::Listing {
+                entries,
+                more,
+                unknown,
+            } = answer
+            else {
                 return Err(ask::unexpected());
             };
             for entry in &entries {
@@ -43,7 +49,7 @@ impl Ls {
             }
             after = entries.into_iter().next_back().map(|entry| entry.path);
             if !more || after.is_none() {
-                return Ok(Outcome::Done);
+                return Ok(told(&unknown));
             }
         }
     }
@@ -53,6 +59,18 @@ impl Ls {
             return show::say_json(&Line::of(entry));
         }
         show::say(&render(entry, base))
+    }
+}
+
+/// Says what is missing in the list.
+fn told(unknown: &[String]) -> Outcome {
+    for remote in unknown {
+        let text = format!("{remote}: is away and was never listed, so what it has is not shown");
+        show::complain(&text);
+    }
+    match unknown.is_empty() {
+        true => Outcome::Done,
+        false => Outcome::NotAll,
     }
 }
 

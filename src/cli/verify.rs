@@ -145,6 +145,7 @@ fn audited(r: &Audited) -> String {
             "of these not here; they come when they are read",
         ),
         (r.waiting, "wait to go up"),
+        (r.elsewhere, "here from another remote"),
         (r.only_here, "here and not there"),
         (r.differs, "there with other bytes"),
         (

@@ -34,7 +34,7 @@ impl Handler for Daemon {
                 path,
                 recursive,
                 after,
-            } => self.list(&path, recursive, after.as_deref()),
+            } => self.list(&path, recursive, after.as_deref()).await,
             Request::Sync => self.sync().await,
             Request::Flush { wait } => self.flush(wait, progress).await,
             Request::Evict { paths, all } => self.evict(&paths, all),
@@ -74,10 +74,15 @@ pub(super) fn parse(path: &str) -> Result<RelPath> {
 }
 
 impl Daemon {
-    /// One page of a listing, in byte order of the paths.
-    fn list(&self, path: &str, recursive: bool, after: Option<&str>) -> Result<Answer> {
+    /// One page of a listing, in byte order of the paths. As in the mount, absence is not told before
+    /// it is known.
+    async fn list(&self, path: &str, recursive: bool, after: Option<&str>) -> Result<Answer> {
         let top = parse(path)?;
         let after = after.map(parse).transpose()?;
+        self.overlay.wait_for_listing().await?;
+        let never = |remote: &&Arc<Remote>| !remote.is_listed() && !remote.is_cut_short();
+        let unknown = self.overlay.remotes.iter().filter(never);
+        let unknown: Vec<_> = unknown.map(|remote| remote.shown.clone()).collect();
         let node = self
             .overlay
             .index
@@ -91,10 +96,15 @@ impl Daemon {
             return Ok(Answer::Listing {
                 entries,
                 more: false,
+                unknown: Vec::new(),
             });
         }
         let more = !self.list_dir(&node, &top, recursive, after.as_ref(), &mut entries)?;
-        Ok(Answer::Listing { entries, more })
+        Ok(Answer::Listing {
+            entries,
+            more,
+            unknown,
+        })
     }
 
     /// Adds what is in a directory after `after`. False once the page is full.

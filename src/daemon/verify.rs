@@ -277,6 +277,7 @@ impl Daemon {
                 not_held: counts.not_held,
                 only_here: counts.of(Difference::OnlyHere),
                 waiting: counts.waiting,
+                elsewhere: counts.elsewhere,
                 differs: counts.of(Difference::Differs),
                 unknown_here: counts.of(Difference::UnknownHere),
                 gone_there: counts.of(Difference::GoneThere),

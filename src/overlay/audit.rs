@@ -53,6 +53,8 @@ pub struct Counts {
     pub same: u64,
     pub not_held: u64,
     pub waiting: u64,
+    /// Held here, not there, and at another remote.
+    pub elsewhere: u64,
     pub hidden: u64,
     pub refused: u64,
     differences: HashMap<Difference, u64>,
@@ -315,8 +317,14 @@ impl Audit<'_> {
         if self.overlay.is_local_only(&path) {
             return Ok(());
         }
+        let ours = &self.overlay.remotes;
         if self.remote.upload && self.waits(node)? {
             self.counts.waiting += 1;
+        } else if replicas
+            .iter()
+            .any(|r| ours.iter().any(|one| one.id == r.remote))
+        {
+            self.counts.elsewhere += 1;
         } else {
             self.differs(&path, Difference::OnlyHere, tell);
         }

@@ -118,7 +118,7 @@ impl Overlay {
     }
 
     /// Ends when absence is known. Errors: `TimedOut`.
-    pub(super) async fn wait_for_listing(&self) -> Result<()> {
+    pub async fn wait_for_listing(&self) -> Result<()> {
         let listed = async {
             while !self.remotes.absence_is_known() {
                 self.listing_progress().await;

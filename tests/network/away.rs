@@ -237,6 +237,40 @@ fn p2_a_first_mount_never_says_falsely_that_a_file_is_not_there() {
 }
 
 #[test]
+fn p2_larder_ls_lists_what_is_there_or_says_that_it_does_not_know() {
+    let lab = Lab::new();
+    let all: Vec<_> = (0..2000).map(|n| format!("file-{n:04}.pkl")).collect();
+    for name in &all {
+        put(&lab.path("srv").join(name), b"x");
+    }
+    let server = lab.serve("srv", &[]);
+    eventually("all is scanned", || {
+        super::common::get(&format!("{}/v1/info", server.url)).contains("\"files\":2000")
+    });
+    let wire = Proxy::to(&server.url);
+    wire.slow(100 << 10);
+    let mount = lab.mount("mnt", &["--remote", &wire.url]);
+    assert_eq!(mount.status()["remotes"][0]["listed"], false);
+    let output = mount.verb(&["ls"]);
+    assert!(output.status.success());
+    assert_eq!(output.stdout.split(|b| *b == b'\n').count(), all.len() + 1);
+    drop(mount);
+    let away = lab.mount("away", &["--remote", "http://127.0.0.1:9"]);
+    fs::write(away.path("mine.bin"), b"mine").unwrap();
+    let output = away.verb(&["ls"]);
+    let (shown, said) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!((output.status.code(), shown.lines().count()), (Some(1), 1));
+    assert!(shown.contains("mine.bin"), "{shown}");
+    assert!(
+        said.contains("127.0.0.1:9: is away and was never listed"),
+        "{said}"
+    );
+}
+
+#[test]
 fn p2_p6_a_first_mount_without_its_server_shows_the_folder() {
     let lab = Lab::new();
     put(&lab.path("mnt/mine.bin"), b"mine");
