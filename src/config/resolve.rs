@@ -268,7 +268,10 @@ impl Values {
         let facts = std::fs::metadata(path).about(format!("key file {shown}"))?;
         let text = match facts.len() {
             0..=4096 => std::fs::read_to_string(path).about(format!("key file {shown}"))?,
-            _ => String::new(),
+            _ => {
+                let why = "it is larger than 4,096 bytes, so it is no key";
+                return Err(Error::new(Kind::Invalid, why).about(format!("key file {shown}")));
+            }
         };
         let secret = Secret::new(&text).about(format!("key file {shown}"))?;
         if facts.permissions().mode() & 0o004 != 0 {

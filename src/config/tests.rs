@@ -187,6 +187,12 @@ fn p10_keys_come_from_safe_places_and_are_not_shown() {
         got.notes
     );
 
+    let large = dir.path().join("large");
+    std::fs::write(&large, "k".repeat(5000)).unwrap();
+    flags.set("key_file", [large.to_str().unwrap()]);
+    let refused = mount("", &env, &flags).unwrap_err().to_string();
+    assert!(refused.contains("larger than 4,096 bytes"), "{refused}");
+
     let refused = file("[mount]\nkey = \"sesame\"\n").unwrap_err().to_string();
     assert!(
         refused.contains("key_file") && !refused.contains("sesame"),
