@@ -259,6 +259,38 @@ fn p5_both_versions_are_shown_side_by_side_and_ours_can_take_the_path_back() {
 }
 
 #[test]
+fn p5_a_number_that_is_another_ones_name_settles_nothing() {
+    let lab = Lab::new();
+    let server = lab.serve("srv", &[]);
+    let wire = Proxy::to(&server.url);
+    let b = listed(&lab, "b", &["--remote", &wire.url, "--upload"]);
+    for (n, name) in ["2", "x"].into_iter().enumerate() {
+        wire.cut();
+        eventually("b knows that it is alone", || state(&b) == "away");
+        fs::write(b.path(name), b"mine").unwrap();
+        put(&server.root.join(name), b"theirs");
+        wire.open();
+        eventually("it is a conflict", || conflicts(&b).len() == n + 1);
+    }
+    let found: Vec<_> = conflicts(&b).iter().map(|c| c["id"].clone()).collect();
+    assert_eq!(found, [2, 1]);
+    let within = |words: &[&str]| {
+        let mut command = lab.larder();
+        command.arg("conflicts").args(words).current_dir(&b.at);
+        command.output().unwrap()
+    };
+    let refused = within(&["keep-theirs", "2"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("write ./2 for the file, or x for"), "{said}");
+    assert_eq!(conflicts(&b).len(), 2);
+    assert!(within(&["keep-theirs", "./2"]).status.success());
+    assert_eq!(conflicts(&b)[0]["path"], "x");
+    assert!(within(&["keep-theirs", "2"]).status.success());
+    assert!(conflicts(&b).is_empty());
+}
+
+#[test]
 fn p5_a_third_version_is_not_overwritten_by_keeping_ours() {
     let lab = Lab::new();
     let (server, wire, a, b) = parted(&lab, &[], [b"b1", b"b2"], [b"from a 1", b"from a 2"]);

@@ -91,6 +91,7 @@ impl Asked {
             (Err(error), None) if error.kind() == Kind::NotFound => return Err(missing),
             (asked, _) => asked?,
         };
+        let path = path.strip_prefix(".").unwrap_or(path);
         let inside = RelPath::new(path.as_os_str().as_bytes()).about(path.display())?;
         Ok((asked, inside))
     }

@@ -12,7 +12,8 @@ use crate::control::{
     Answer, ConflictDetail, ConflictStatus, Keep, OrphanStatus, Request, VersionStatus,
     WhichConflict,
 };
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::path::RelPath;
 
 /// List versions that were set aside because the remote had changed too, look at them, or settle them
 #[derive(Debug, Args)]
@@ -172,6 +173,10 @@ impl Place {
         let place = self.profile.folder(self.mountpoint.as_deref(), context)?;
         let text = which.to_str();
         if let Some(id) = text.and_then(|text| text.parse().ok()) {
+            let file = Asked::of(which.as_ref(), place.as_deref(), context);
+            if let Ok((asked, inside)) = file {
+                refuse_both(asked, id, &inside)?;
+            }
             // Whoever stands in a mount means that one.
             let here = || ask::mount_of(Path::new(".")).ok().map(|(at, _)| at);
             let asked = Asked::at(place.or_else(here).as_deref(), context)?;
@@ -197,6 +202,26 @@ impl Place {
         let (mut asked, which) = self.find(which, context)?;
         let report = asked.order(&Request::Settle { which, keep })?;
         ask::tell(&report, self.json)
+    }
+}
+
+/// What is settled cannot be taken back: a number that is also the name of a file with another
+/// conflict is refused.
+fn refuse_both(mut asked: Asked, id: u64, file: &RelPath) -> Result<()> {
+    let Answer::Conflicts { conflicts, .. } = asked.ask(&Request::Conflicts)? else {
+        return Err(ask::unexpected());
+    };
+    let numbered = conflicts.iter().find(|c| c.id == id);
+    let named = conflicts.iter().find(|c| c.path == file.encode());
+    match (numbered, named) {
+        (Some(numbered), Some(named)) if numbered.id != named.id => {
+            let why = format!(
+                "is the number of one conflict and the name of another; write ./{id} for the file, or {} for conflict {id}",
+                show::path(&numbered.path)
+            );
+            Err(Error::new(Kind::Invalid, why).about(id))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -269,7 +294,7 @@ fn side_by_side(detail: &ConflictDetail) -> String {
     lines.push(format!("  {}", verdict(detail)));
     if let Some(diff) = &detail.diff {
         lines.push(String::new());
-        lines.extend(diff.lines().map(harmless));
+        lines.extend(diff.lines().map(show::harmless));
     }
     lines.push(String::new());
     lines.push(format!(
@@ -292,16 +317,6 @@ fn verdict(detail: &ConflictDetail) -> String {
         (Some(false), None, _) => format!("they differ{unread}"),
         (None, _, _) => format!("whether they differ is not known{unread}"),
     }
-}
-
-/// A line of somebody's file, which may not speak to the terminal.
-fn harmless(line: &str) -> String {
-    line.chars()
-        .flat_map(|c| match c.is_control() && c != '\t' {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl Mount {
         if self.foreground {
             return attached(config);
         }
-        let at = config.mountpoint.display().to_string();
+        let at = show::place(&config.mountpoint);
         background::start(&config)?;
         tell_notes(&config.mountpoint);
         show::say(&format!(
@@ -158,7 +158,7 @@ fn attached(config: MountConfig) -> Result<Outcome> {
     log::to_stderr(&config.log)?;
     // A working directory inside the mount would keep it busy.
     std::env::set_current_dir("/")?;
-    let at = config.mountpoint.display().to_string();
+    let at = show::place(&config.mountpoint);
     let ready = move || {
         show::tell(&format!(
             "mounted at {at}; Ctrl-C or `larder umount {at}` ends it"

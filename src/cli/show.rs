@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -116,6 +117,21 @@ pub fn path(encoded: &str) -> String {
         // Not a path we could have made: shown as it came, which is plain ASCII.
         Err(_) => encoded.escape_default().to_string(),
     }
+}
+
+/// A line of somebody else's, which may not speak to the terminal.
+pub fn harmless(line: &str) -> String {
+    line.chars()
+        .flat_map(|c| match c.is_control() && c != '\t' {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
+/// A place on this machine as the user knows it, on one line.
+pub fn place(path: &Path) -> String {
+    harmless(&path.display().to_string())
 }
 
 /// Progress of a request: a bar on a terminal once it takes longer than a second,

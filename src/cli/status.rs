@@ -98,7 +98,7 @@ impl Status {
 fn look(entry: daemon::MountEntry) -> Seen {
     if let Some(user) = entry.user.filter(|user| control::is_foreign(*user)) {
         return Seen::Foreign {
-            mountpoint: entry.mountpoint.display().to_string(),
+            mountpoint: show::place(&entry.mountpoint),
             user,
         };
     }
@@ -107,12 +107,12 @@ fn look(entry: daemon::MountEntry) -> Seen {
         Err(error) => Seen::Silent {
             error: match error.kind() {
                 Kind::NotFound => {
-                    let at = entry.mountpoint.display();
+                    let at = show::place(&entry.mountpoint);
                     format!("its daemon is gone; `larder umount {at}` clears it")
                 }
                 _ => error.to_string(),
             },
-            mountpoint: entry.mountpoint.display().to_string(),
+            mountpoint: show::place(&entry.mountpoint),
         },
     }
 }

@@ -58,7 +58,7 @@ impl Umount {
 /// No daemon answers: perhaps it was killed and left its mount.
 fn dead(mountpoint: &std::path::Path, nobody: Error) -> Result<Outcome> {
     if !daemon::detach_dead(mountpoint)? {
-        let at = mountpoint.display();
+        let at = show::place(mountpoint);
         let other = daemon::mounts()?.iter().any(|m| m.mountpoint == mountpoint);
         let text = match other {
             true => format!(
@@ -68,7 +68,7 @@ fn dead(mountpoint: &std::path::Path, nobody: Error) -> Result<Outcome> {
         };
         return Err(Error::new(nobody.kind(), text));
     }
-    let at = mountpoint.display();
+    let at = show::place(mountpoint);
     show::say(&format!(
         "{at}: the daemon was gone; its dead mount is detached"
     ))?;

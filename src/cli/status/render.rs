@@ -24,7 +24,7 @@ pub fn status(s: &Status) -> String {
         );
         let text = format!(
             "{n} set aside; `larder conflicts {}` lists them",
-            s.mountpoint
+            show::harmless(&s.mountpoint)
         );
         lines.push(row("conflicts", &text));
     }
@@ -59,7 +59,7 @@ fn head(s: &Status) -> String {
     if s.stream {
         how.push("keeps nothing".into());
     }
-    format!("{}  ({})", s.mountpoint, how.join(", "))
+    format!("{}  ({})", show::harmless(&s.mountpoint), how.join(", "))
 }
 
 fn store(s: &Status) -> String {
