@@ -53,6 +53,18 @@ impl Lab {
         lab
     }
 
+    /// The same at a remote that tells its changes, and was asked for them once.
+    async fn that_tells_changes() -> Lab {
+        let lab = Lab::new(None, HOUR, None).await;
+        let can = lab.memory.capabilities().await.unwrap();
+        lab.memory.set_capabilities(Capabilities {
+            changes: true,
+            ..can
+        });
+        lab.bell.ring().await.unwrap();
+        lab
+    }
+
     /// The next life of the mount.
     fn again(mut self, refresh: Duration, budget: Option<u64>) -> Lab {
         self.stop.cancel();
@@ -321,13 +333,7 @@ async fn p3_something_empty_in_the_place_of_a_remote_takes_nothing_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p6_the_right_remote_is_back_after_something_empty_was_in_its_place() {
-    let lab = Lab::new(None, HOUR, None).await;
-    let can = lab.memory.capabilities().await.unwrap();
-    lab.memory.set_capabilities(Capabilities {
-        changes: true,
-        ..can
-    });
-    lab.bell.ring().await.unwrap();
+    let lab = Lab::that_tells_changes().await;
     let empty = || Err(Error::new(Kind::Offline, "it is empty"));
     assert!(lab.remote.recognised(empty()).is_err());
     lab.remote
@@ -341,13 +347,7 @@ async fn p6_the_right_remote_is_back_after_something_empty_was_in_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p3_a_remote_that_was_away_takes_uploads_as_soon_as_it_is_back() {
-    let lab = Lab::new(None, HOUR, None).await;
-    let can = lab.memory.capabilities().await.unwrap();
-    lab.memory.set_capabilities(Capabilities {
-        changes: true,
-        ..can
-    });
-    lab.bell.ring().await.unwrap();
+    let lab = Lab::that_tells_changes().await;
     lab.memory.set_online(false);
     lab.bell.ring().await.unwrap_err();
     until("it is away", || lab.remote.is_away()).await;
