@@ -117,7 +117,7 @@ pub enum Answer {
         entries: Vec<Listed>,
         /// Whether more follow the last one.
         more: bool,
-        /// Remotes that were never listed and are away: what they have is not known.
+        /// Remotes that were never listed whole: not all that they have is known.
         #[serde(default)]
         unknown: Vec<String>,
     },

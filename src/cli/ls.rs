@@ -65,7 +65,9 @@ impl Ls {
 /// Says what is missing in the list.
 fn told(unknown: &[String]) -> Outcome {
     for remote in unknown {
-        let text = format!("{remote}: is away and was never listed, so what it has is not shown");
+        let text = format!(
+            "{remote}: was not listed yet, so not all that it has is shown; `larder status` says why"
+        );
         show::complain(&text);
     }
     match unknown.is_empty() {

@@ -264,10 +264,7 @@ fn p2_larder_ls_lists_what_is_there_or_says_that_it_does_not_know() {
     );
     assert_eq!((output.status.code(), shown.lines().count()), (Some(1), 1));
     assert!(shown.contains("mine.bin"), "{shown}");
-    assert!(
-        said.contains("127.0.0.1:9: is away and was never listed"),
-        "{said}"
-    );
+    assert!(said.contains("127.0.0.1:9: was not listed yet"), "{said}");
 }
 
 #[test]
