@@ -295,6 +295,7 @@ impl Overlay {
         let queue = !self.is_local_only(&path);
         let unsure = queue && facts.kind == FileKind::File && self.is_unsure(&facts);
         match (verdict(row.as_ref(), &facts), row) {
+            (Verdict::New, _) if self.is_left_over(&path, &facts)? => Ok(false),
             (Verdict::New, _) => self.adopt_new(dir, name, &path, facts, edits),
             (Verdict::See, Some(row)) => {
                 let mode = mode_by_hand(&row, &facts);
@@ -343,6 +344,18 @@ impl Overlay {
             }
             (Verdict::OtherKind, Some(row)) => self.another_kind(&row, name, &path, edits),
             (_, _) => Ok(false),
+        }
+    }
+
+    /// Whether a directory was only the path of what its remote deleted: then it goes with that.
+    fn is_left_over(&self, path: &RelPath, facts: &Facts) -> Result<bool> {
+        if facts.kind != FileKind::Dir {
+            return Ok(false);
+        }
+        self.bury_doomed_under(path)?;
+        match self.store.root().stat(path) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(true),
+            found => found.map(|_| false),
         }
     }
 
