@@ -309,7 +309,11 @@ fn follow(
                 pace,
                 news.clone(),
             );
-            let feed = feed.asking_on_miss(config.ask_on_miss).within(bound);
+            let settings = overlay.settings.clone();
+            let feed = feed
+                .asking_on_miss(config.ask_on_miss)
+                .within(bound)
+                .sparing(Arc::new(move |path| settings.excludes.matches(path)));
             if feed.doubts() {
                 remote.is_to_be_asked();
             }

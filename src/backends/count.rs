@@ -64,6 +64,10 @@ impl Backend for Count {
         self.counted(self.inner.list(batches)).await
     }
 
+    async fn epoch(&self) -> Result<Option<String>> {
+        self.counted(self.inner.epoch()).await
+    }
+
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
         self.counted(self.inner.changes(since, wait)).await
     }

@@ -36,7 +36,7 @@ use crate::error::{Error, Kind, Result};
 use crate::object::{ByteRange, Cursor, Listed, Meta, Precondition, Version};
 use crate::path::RelPath;
 use crate::secret::Secret;
-use crate::wire;
+use crate::wire::{self, Info};
 
 /// Longest answer to `/v1/info`.
 const INFO_MAX: usize = 64 * 1024;
@@ -168,6 +168,18 @@ impl Http {
         }
     }
 
+    async fn info(&self) -> Result<Info> {
+        let url = format!("{}/v1/info", self.base);
+        let asked = async {
+            let response = ask(self.files.get(url), self.times.answer).await?;
+            if response.status() != StatusCode::OK {
+                return Err(answer::refused(response, self.times.stall).await);
+            }
+            answer::info(&answer::small(response, INFO_MAX, self.times.stall).await?)
+        };
+        asked.await.map_err(|e| e.about(&self.base))
+    }
+
     async fn delete_now(&self, key: &RelPath, version: Option<&Version>) -> Result<()> {
         let mut request = self.file(Method::DELETE, key);
         if let Some(version) = version {
@@ -200,18 +212,9 @@ pub(in crate::backends) fn range_header(range: &ByteRange) -> String {
 #[async_trait]
 impl Backend for Http {
     async fn capabilities(&self) -> Result<Capabilities> {
-        let url = format!("{}/v1/info", self.base);
-        let asked = async {
-            let response = ask(self.files.get(url), self.times.answer).await?;
-            if response.status() != StatusCode::OK {
-                return Err(answer::refused(response, self.times.stall).await);
-            }
-            let bytes = answer::small(response, INFO_MAX, self.times.stall).await?;
-            let (found, has_batches) = answer::capabilities(&bytes)?;
-            self.batches.set_open(has_batches);
-            Ok(found)
-        };
-        asked.await.map_err(|e| e.about(&self.base))
+        let (found, has_batches) = answer::capabilities(&self.info().await?);
+        self.batches.set_open(has_batches);
+        Ok(found)
     }
 
     async fn list(&self, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
@@ -223,6 +226,10 @@ impl Backend for Http {
             }
         };
         listed.await.map_err(|e| e.about(&self.base))
+    }
+
+    async fn epoch(&self) -> Result<Option<String>> {
+        Ok(Some(self.info().await?.epoch))
     }
 
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {

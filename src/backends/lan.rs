@@ -88,6 +88,10 @@ impl Backend for Lan {
         self.who().await?.list(batches).await
     }
 
+    async fn epoch(&self) -> Result<Option<String>> {
+        self.who().await?.epoch().await
+    }
+
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
         self.who().await?.changes(since, wait).await
     }

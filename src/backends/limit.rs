@@ -82,6 +82,10 @@ impl Backend for Limit {
         self.inner.list(batches).await
     }
 
+    async fn epoch(&self) -> Result<Option<String>> {
+        self.inner.epoch().await
+    }
+
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
         self.inner.changes(since, wait).await
     }

@@ -243,6 +243,12 @@ impl Backend for Memory {
         leave(fault, Ok(cursor))
     }
 
+    async fn epoch(&self) -> Result<Option<String>> {
+        let state = self.state();
+        state.online()?;
+        Ok(Some(state.cursor().epoch))
+    }
+
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
         let fault = self.enter(Op::Changes).await?;
         let mut news = self.0.seq.subscribe();

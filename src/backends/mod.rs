@@ -237,6 +237,12 @@ pub trait Backend: Send + Sync {
     /// byte order of the keys. The cursor returned is not later than the listing.
     async fn list(&self, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor>;
 
+    /// Which life of the remote this is, where it tells that before it is listed: another one than
+    /// the cursor of an earlier listing has is another remote in its place.
+    async fn epoch(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// What happened since `since`; waits up to `wait` for something to happen.
     /// Where [`Capabilities::changes`] is false, always [`Changes::Relist`].
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes>;

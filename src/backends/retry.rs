@@ -182,6 +182,10 @@ impl Backend for Retry {
         self.inner.list(batches).await
     }
 
+    async fn epoch(&self) -> Result<Option<String>> {
+        self.again(|| self.inner.epoch()).await
+    }
+
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
         self.again(|| self.inner.changes(since, wait)).await
     }

@@ -11,6 +11,7 @@ use super::node::{self, Held, Node, NodeId, RemoteId};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::Result;
+use crate::object::Change;
 use crate::path::RelPath;
 
 /// What one step did.
@@ -81,15 +82,7 @@ impl Writer {
         )?;
         let mut kept = 0;
         for (remote, key) in &gone {
-            match self.stays(*remote, key)? {
-                Some(node) => {
-                    self.stay(&node, *remote, key, local_only, now_ns)?;
-                    kept += 1;
-                }
-                None => {
-                    self.apply_deleted(*remote, key, now_ns)?;
-                }
-            }
+            kept += u64::from(self.part_with(*remote, key, local_only, now_ns)?);
         }
         self.unlist_parked(!gone.is_empty())?;
         let more = gone.len() == limit || queued == limit;
@@ -112,7 +105,51 @@ impl Writer {
         Ok(())
     }
 
-    /// The held file that the replica is of, if no remote that there is has it.
+    /// Applies what the listing of another remote in the place of `remote` came to: what that names no
+    /// more was deleted by nobody.
+    pub fn apply_listing_of_another(
+        &mut self,
+        remote: RemoteId,
+        changes: &[Change],
+        begun: u64,
+        local_only: &dyn Fn(&RelPath) -> bool,
+        now_ns: i64,
+    ) -> Result<()> {
+        for change in self.not_sent_since(remote, changes, begun)? {
+            match &change {
+                Change::Deleted(key, _) => {
+                    self.part_with(remote, key, local_only, now_ns)?;
+                }
+                other => {
+                    self.apply(remote, std::slice::from_ref(other), None, now_ns)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is held of it counts as written here, if no other remote has it; else its name goes.
+    /// Returns which.
+    fn part_with(
+        &mut self,
+        remote: RemoteId,
+        key: &RelPath,
+        local_only: &dyn Fn(&RelPath) -> bool,
+        now_ns: i64,
+    ) -> Result<bool> {
+        match self.stays(remote, key)? {
+            Some(node) => {
+                self.stay(&node, remote, key, local_only, now_ns)?;
+                Ok(true)
+            }
+            None => {
+                self.apply_deleted(remote, key, now_ns)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The held file that the replica is of, if no other remote that there is has it.
     fn stays(&self, remote: RemoteId, key: &RelPath) -> Result<Option<Node>> {
         let owner = node::replica(&self.c, remote, key)?.and_then(|replica| replica.node);
         let Some(node) = owner.map(|id| self.need(id)).transpose()? else {
@@ -123,9 +160,9 @@ impl Writer {
             return Ok(None);
         }
         let others = node::replicas(&self.c, node.id)?;
-        let is_elsewhere = others
-            .iter()
-            .any(|other| self.remotes.iter().any(|(id, _)| *id == other.remote));
+        let is_elsewhere = others.iter().any(|other| {
+            other.remote != remote && self.remotes.iter().any(|(id, _)| *id == other.remote)
+        });
         Ok((!is_elsewhere).then_some(node))
     }
 

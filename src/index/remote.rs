@@ -205,6 +205,17 @@ impl Writer {
         begun: u64,
         now_ns: i64,
     ) -> Result<Applied> {
+        let older = self.not_sent_since(remote, changes, begun)?;
+        self.apply(remote, &older, None, now_ns)
+    }
+
+    /// What is not of names that something was published to from here since `begun`.
+    pub(super) fn not_sent_since(
+        &self,
+        remote: RemoteId,
+        changes: &[Change],
+        begun: u64,
+    ) -> Result<Vec<Change>> {
         let mut older = Vec::with_capacity(changes.len());
         for change in changes {
             let key = match change {
@@ -219,7 +230,7 @@ impl Writer {
                 older.push(change.clone());
             }
         }
-        self.apply(remote, &older, None, now_ns)
+        Ok(older)
     }
 
     fn sent_at(&self, remote: RemoteId, key: &RelPath) -> Result<u64> {

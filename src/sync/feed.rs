@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use merging::Merging;
 
 use super::bound::Bound;
-use super::empty::believed;
+use super::identity::{believed, is_another};
 use super::pace::{self, Pace};
 use crate::backends::remote::Remote;
 use crate::backends::{Capabilities, Changes};
@@ -27,6 +27,7 @@ use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::index::{Index, habits, remote as facts};
 use crate::object::{Change, Cursor};
+use crate::path::RelPath;
 
 /// How long one question for changes may hang at the remote.
 const LONG_POLL: Duration = Duration::from_secs(25);
@@ -43,6 +44,9 @@ const FIRST_TRIES: u32 = 5;
 
 /// Told whenever the remote's facts changed, so that the mount can act on it.
 pub type OnNews = Arc<dyn Fn() + Send + Sync>;
+
+/// Which paths never leave this machine.
+pub type LocalOnly = Arc<dyn Fn(&RelPath) -> bool + Send + Sync>;
 
 /// One remote's follower.
 pub struct Feed {
@@ -63,6 +67,7 @@ pub struct Feed {
     /// Whether a bucket is to be asked for names that its listing lacks.
     asks_on_miss: bool,
     bound: Bound,
+    local_only: LocalOnly,
     /// Changes applied since the disk was looked at.
     unchecked: usize,
     news: OnNews,
@@ -106,6 +111,7 @@ impl Feed {
             is_connected: false,
             asks_on_miss: false,
             bound: Bound::default(),
+            local_only: Arc::new(|_| false),
             unchecked: 0,
             news,
             asked,
@@ -122,6 +128,12 @@ impl Feed {
     /// The same for a mount that takes no more of a remote than `bound` says.
     pub fn within(mut self, bound: Bound) -> Feed {
         self.bound = bound;
+        self
+    }
+
+    /// The same for a mount in which `local_only` never leaves.
+    pub fn sparing(mut self, local_only: LocalOnly) -> Feed {
+        self.local_only = local_only;
         self
     }
 
@@ -460,12 +472,19 @@ impl Feed {
     /// Returns whether it had anything new.
     async fn list(&self) -> Result<bool> {
         let id = self.remote.id;
+        let known = self.facts()?;
+        let is_another = is_another(&known, || self.remote.backend.epoch()).await?;
         let begun = self.index.edit_later(move |w| w.listing_begins(id)).await?;
         let (batches, inbox) = mpsc::channel(4);
         let (index, clock) = (self.index.clone(), self.clock.clone());
         let (remote, bound) = (self.remote.clone(), self.bound);
+        let local_only = self.local_only.clone();
         let merge = tokio::task::spawn_blocking(move || {
-            Merging::new(index, clock, remote, bound, begun).run(inbox)
+            let listing = Merging::new(index, clock, remote, bound, begun);
+            match is_another {
+                true => listing.of_another(local_only).run(inbox),
+                false => listing.run(inbox),
+            }
         });
         let listed = self.remote.backend.list(batches).await;
         let merged = merge
@@ -475,7 +494,7 @@ impl Feed {
         let merged = merged?;
         // A listing that broke off says nothing about what it did not name.
         let cursor = listed?;
-        let checked = believed(&self.facts()?, &cursor, merged.named());
+        let checked = believed(&known, &cursor, merged.named());
         self.remote.recognised(checked)?;
         let news = tokio::task::spawn_blocking(move || merged.finish())
             .await

@@ -2,7 +2,7 @@
 
 pub mod bound;
 pub mod diff;
-mod empty;
 pub mod feed;
+mod identity;
 pub mod pace;
 pub mod times;

@@ -49,6 +49,9 @@ impl Backend for Recorder {
     async fn list(&self, batches: mpsc::Sender<Vec<Listed>>) -> Result<Cursor> {
         self.0.list(batches).await
     }
+    async fn epoch(&self) -> Result<Option<String>> {
+        self.0.epoch().await
+    }
     async fn changes(&self, since: &Cursor, wait: Duration) -> Result<Changes> {
         self.0.changes(since, wait).await
     }

@@ -202,6 +202,45 @@ fn p8_a_server_that_was_put_back_from_a_backup_is_followed() {
     }
 }
 
+/// Its disk is lost, and what people find elsewhere is put in its place.
+#[test]
+fn p3_what_is_held_goes_to_a_server_that_lost_it() {
+    for while_mounted in [true, false] {
+        let lab = Lab::new();
+        let (server, mount) = scene(&lab, &["--upload"]);
+        fs::write(mount.path("mine.bin"), b"mine").unwrap();
+        fs::write(mount.path("left.tmp"), b"never goes up").unwrap();
+        mount.flush();
+        let (port, url) = (server.port(), server.url.clone());
+        let args = ["--remote", &url, "--upload"];
+        let mut mount = Some(mount);
+        if !while_mounted {
+            mount.take().unwrap().unmount();
+        }
+        server.kill();
+        fs::remove_dir_all(lab.path("srv")).unwrap();
+        put(&lab.path("srv/other.bin"), b"other");
+        let server = lab.serve_at("srv", &port, &[]);
+        let mount = mount.unwrap_or_else(|| lab.mount("mnt", &args));
+        eventually("what is new is seen, and what is gone goes", || {
+            fs::read(mount.path("other.bin")).is_ok_and(|b| b == b"other")
+                && !mount.path("d").exists()
+        });
+        for (name, is) in [("held.bin", bytes(1, 5000)), ("mine.bin", b"mine".to_vec())] {
+            eventually("it goes up", || {
+                fs::read(server.root.join(name)).is_ok_and(|there| there == is)
+            });
+            assert_eq!(fs::read(mount.path(name)).unwrap(), is);
+        }
+        assert!(mount.path("left.tmp").exists() && !server.root.join("left.tmp").exists());
+        assert_eq!(mount.status()["conflicts"].as_array().unwrap().len(), 0);
+        // Who is known by now deletes as ever.
+        mount.flush();
+        fs::remove_file(server.root.join("held.bin")).unwrap();
+        eventually("it is deleted", || !mount.path("held.bin").exists());
+    }
+}
+
 /// Its index went, and nothing else: numbers begin anew, in another life.
 #[test]
 fn p8_a_server_with_a_new_index_is_listed_anew() {

@@ -159,8 +159,8 @@ pub(super) fn stored(headers: &HeaderMap, upload: &Upload) -> Result<Meta> {
     }
 }
 
-/// What `/v1/info` says that we may do, and whether it sends many files in one answer.
-pub(super) fn capabilities(bytes: &[u8]) -> Result<(Capabilities, bool)> {
+/// What `/v1/info` says.
+pub(super) fn info(bytes: &[u8]) -> Result<Info> {
     let info: Info = serde_json::from_slice(bytes)
         .map_err(|_| corrupt("this is not a larder server; check host and port"))?;
     if info.version != wire::PROTOCOL {
@@ -169,6 +169,11 @@ pub(super) fn capabilities(bytes: &[u8]) -> Result<(Capabilities, bool)> {
             format!("the server speaks protocol {theirs}, this larder {ours}; update the older");
         return Err(Error::new(Kind::Unsupported, why));
     }
+    Ok(info)
+}
+
+/// What we may do, and whether it sends many files in one answer.
+pub(super) fn capabilities(info: &Info) -> (Capabilities, bool) {
     let can = |what: &str| info.capabilities.iter().any(|c| c == what);
     let found = Capabilities {
         put: can("put"),
@@ -180,7 +185,7 @@ pub(super) fn capabilities(bytes: &[u8]) -> Result<(Capabilities, bool)> {
         copy: false,
         page: None,
     };
-    Ok((found, can("batch")))
+    (found, can("batch"))
 }
 
 /// A whole body of at most `most` bytes.

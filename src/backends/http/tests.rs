@@ -547,6 +547,8 @@ async fn what_a_server_can_do_is_learned_and_strangers_are_told_apart() {
         page: None,
     };
     assert_eq!(can, known);
+    let epoch = Server::new(info(1)).await.http().epoch().await;
+    assert_eq!(epoch.unwrap().as_deref(), Some("e"));
     let newer = Server::new(info(2)).await.http().capabilities().await;
     assert_eq!(newer.unwrap_err().kind(), Kind::Unsupported);
     let html = say("200 OK", "content-length: 6\r\n", "<html>");

@@ -142,6 +142,45 @@ fn p3_what_was_written_without_uploads_goes_to_a_second_remote_that_takes_them()
 }
 
 #[test]
+fn p3_what_is_held_stays_where_another_remote_is_in_its_place() {
+    let lab = Lab::new(&[true]);
+    let names = ["far", "held", "left.tmp", "newer", "sent"];
+    lab.apply(0, &names.map(|name| put(name, 1)));
+    for path in &names[1..] {
+        lab.hydrate(path);
+    }
+    let (id, begun) = (lab.remotes[0], lab.edit(|w| w.listing_begins(RemoteId(1))));
+    lab.write("sent", 2);
+    let row = lab.put_row("sent");
+    lab.published(&row, "sent", 2);
+    let gone = |name: &str| Change::Deleted(key(name), None);
+    let changes = [
+        gone("far"),
+        gone("held"),
+        gone("left.tmp"),
+        put("newer", 2),
+        gone("sent"),
+    ];
+    let local_only = |path: &RelPath| path.to_string().ends_with(".tmp");
+    lab.edit(move |w| w.apply_listing_of_another(id, &changes, begun, &local_only, NOW));
+    lab.check_sums();
+    assert!(lab.at("far").is_none());
+    assert_eq!(lab.at("newer").unwrap().held, Held::Stale);
+    // What went up since the listing began is at the one that is there.
+    assert_eq!((lab.at("sent").unwrap().dirty, lab.ready().len()), (0, 1));
+    let held = lab.at("held").unwrap();
+    assert!(held.held == Held::Whole && held.origin.is_none());
+    let row = lab.put_row("held");
+    assert_eq!(
+        (row.remote, row.base, row.generation),
+        (id, None, held.dirty)
+    );
+    assert!(lab.at("left.tmp").unwrap().dirty != 0);
+    let doomed = lab.index.read(|c| holding::doomed(c, 100)).unwrap();
+    assert!(doomed.is_empty());
+}
+
+#[test]
 fn p8_another_version_of_a_cache_shows_nothing_of_the_one_before() {
     let mut lab = Lab::new(&[true]);
     lab.apply(0, &[put("far", 1), put("held", 1), put("mine", 1)]);

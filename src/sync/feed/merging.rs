@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::super::bound::Bound;
 use super::super::diff::Merge;
-use super::{CHUNK, cut};
+use super::{CHUNK, LocalOnly, cut};
 use crate::backends::remote::Remote;
 use crate::clock::Clock;
 use crate::crash;
@@ -29,6 +29,8 @@ pub(super) struct Merging {
     named: Cell<u64>,
     /// Something was not as it was known.
     news: Cell<bool>,
+    /// It is of another remote than the one that is known: which paths never leave.
+    another: Option<LocalOnly>,
 }
 
 type Pages = Box<dyn FnMut(&[u8]) -> Result<Vec<crate::index::Replica>> + Send>;
@@ -56,7 +58,15 @@ impl Merging {
             begun,
             named: Cell::new(0),
             news: Cell::new(false),
+            another: None,
         }
+    }
+
+    /// The same of another remote in the place of the one that is known: what is held, and what this
+    /// one does not name, was deleted by nobody.
+    pub fn of_another(mut self, local_only: LocalOnly) -> Merging {
+        self.another = Some(local_only);
+        self
     }
 
     /// Takes what comes until there is no more. Errors: what the index says, and that it is too much.
@@ -103,9 +113,15 @@ impl Merging {
         }
         let (id, begun, now) = (self.remote.id, self.begun, self.clock.now_ns());
         let changes = std::mem::take(pending);
+        let another = self.another.clone();
         let (before, after) = self.index.edit(move |w| {
             let before = w.names_of(id)?;
-            w.apply_listing(id, &changes, begun, now)?;
+            match another {
+                Some(local_only) => {
+                    w.apply_listing_of_another(id, &changes, begun, &*local_only, now)?;
+                }
+                None => drop(w.apply_listing(id, &changes, begun, now)?),
+            }
             Ok((before, w.names_of(id)?))
         })?;
         crash::point("apply.listing");
