@@ -223,6 +223,9 @@ impl Overlay {
             }
             false => w.set_attrs(id, attrs, queue, now),
         })?;
+        if let Some(open) = self.opens.node(id) {
+            wear(&mut open.lock().node, attrs);
+        }
         self.uploads.kick();
         self.attr(id)
     }
@@ -234,10 +237,7 @@ impl Overlay {
             if let (Some(t), Some(file)) = (attrs.mtime_ns, state.body.whole()) {
                 set_times_of(&file, None, Some(t))?;
             }
-            let node = &mut state.node;
-            node.mode = attrs.mode.unwrap_or(node.mode);
-            node.uid = attrs.uid.or(node.uid);
-            node.gid = attrs.gid.or(node.gid);
+            wear(&mut state.node, attrs);
         }
         self.attr(id)
     }
@@ -304,4 +304,11 @@ impl Overlay {
         }
         Ok(())
     }
+}
+
+/// Mode and owner of an open file are also those that it has once its name is gone.
+fn wear(node: &mut Node, attrs: Attrs) {
+    node.mode = attrs.mode.unwrap_or(node.mode);
+    node.uid = attrs.uid.or(node.uid);
+    node.gid = attrs.gid.or(node.gid);
 }

@@ -21,7 +21,10 @@ impl Overlay {
         }
         // Asked before the row is read: a session that ends in between has its row by then.
         let written = self.being_written(id);
-        let node = self.index.node(id)?.ok_or_else(none)?;
+        let Some(node) = self.index.node(id)? else {
+            let file = self.unlinked(id).ok_or_else(none)?;
+            return xattr_of(&file, name);
+        };
         if name.starts_with(b"user.larder.") {
             if node.kind != NodeKind::File {
                 return Err(none());
@@ -54,7 +57,7 @@ impl Overlay {
     pub fn set_xattr(&self, id: NodeId, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
         self.check_writable()?;
         check_name(name)?;
-        if let Some(file) = self.being_written(id) {
+        if let Some(file) = self.being_written(id).or_else(|| self.unlinked(id)) {
             return set_xattr_of(&file, name, value, how);
         }
         self.check_stored_xattr(id)?;
@@ -69,7 +72,7 @@ impl Overlay {
     pub fn remove_xattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
         self.check_writable()?;
         check_name(name)?;
-        if let Some(file) = self.being_written(id) {
+        if let Some(file) = self.being_written(id).or_else(|| self.unlinked(id)) {
             return remove_xattr_of(&file, name);
         }
         self.check_stored_xattr(id)?;
@@ -82,12 +85,17 @@ impl Overlay {
     pub fn xattrs(&self, id: NodeId) -> Result<Vec<Vec<u8>>> {
         // Asked before the row is read: a session that ends in between has its row by then.
         let written = self.being_written(id);
-        let Some(node) = self.index.node(id)? else {
-            return Ok(Vec::new());
+        let node = self.index.node(id)?;
+        let open = match &node {
+            Some(_) => written,
+            None => self.unlinked(id),
         };
-        let mut names = if let Some(file) = written {
+        let mut names = if let Some(file) = open {
             xattrs_of(&file)?
-        } else if node.held != Held::None && node.kind != NodeKind::Symlink {
+        } else if let Some(node) = node
+            && node.held != Held::None
+            && node.kind != NodeKind::Symlink
+        {
             let _paths = self.commit.paths_stay();
             let path = self.path_of(id)?;
             self.store.root().xattrs(&path).unwrap_or_default()
@@ -105,6 +113,13 @@ impl Overlay {
         let state = open.lock();
         state.session.as_ref()?;
         state.body.whole()
+    }
+
+    /// The file of a node whose name is gone, and which somebody has open.
+    fn unlinked(&self, id: NodeId) -> Option<Arc<File>> {
+        let open = self.opens.node(id)?;
+        let state = open.lock();
+        state.detached.then(|| state.body.whole()).flatten()
     }
 
     fn check_stored_xattr(&self, id: NodeId) -> Result<()> {
