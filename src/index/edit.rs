@@ -406,37 +406,46 @@ impl Writer {
         self.touch_dir(top.parent, now_ns).map(drop)
     }
 
-    /// The node's replicas in the versions that were seen here. One that a remote made while ours
-    /// waits to go up was not: it is left out.
+    /// What remotes have of the node, or under its name for it to replace, in the versions that were
+    /// seen here. One that a remote made while ours waits to go up was not: it is left out.
     fn versions_here(&self, node: &Node) -> Result<Vec<Replica>> {
         let Some(path) = node::path(&self.c, node.id)? else {
             return Ok(Vec::new());
         };
+        let bases = self.bases(node.id)?;
         let mut known = node::replicas(&self.c, node.id)?;
-        let mut bases = self.bases(node.id)?;
-        // What is being written is not in the outbox yet.
-        match &node.origin {
-            Some((remote, version)) if bases.iter().all(|(r, _)| r != remote) => {
-                bases.push((*remote, Some(version.clone())));
+        known.retain_mut(|replica| {
+            if replica.key != path {
+                return true;
             }
-            None if bases.is_empty() => known.retain(|replica| replica.key != path),
-            _ => {}
-        }
-        for (remote, base) in bases {
-            known.retain_mut(|replica| {
-                if replica.remote != remote || replica.key != path {
-                    return true;
+            if bases.iter().any(|(remote, _)| *remote == replica.remote) {
+                return false;
+            }
+            // What is being written is not in the outbox yet.
+            match &node.origin {
+                Some((remote, version)) if *remote == replica.remote => {
+                    replica.meta.version = version.clone();
+                    true
                 }
-                match &base {
-                    Some(base) => {
-                        replica.meta.version = base.clone();
-                        true
-                    }
-                    None => false,
-                }
-            });
-        }
+                Some(_) => true,
+                None => !bases.is_empty(),
+            }
+        });
+        known.extend(self.to_be_replaced(node.id, &path)?);
         Ok(known)
+    }
+
+    /// What remotes have under `key`, in the versions that the node, queued under this name, is to
+    /// replace.
+    pub(super) fn to_be_replaced(&self, id: NodeId, key: &RelPath) -> Result<Vec<Replica>> {
+        let mut found = Vec::new();
+        for (remote, base) in self.bases(id)? {
+            if let (Some(base), Some(mut replica)) = (base, node::replica(&self.c, remote, key)?) {
+                replica.meta.version = base;
+                found.push(replica);
+            }
+        }
+        Ok(found)
     }
 
     fn bases(&self, id: NodeId) -> Result<Vec<(RemoteId, Option<Version>)>> {

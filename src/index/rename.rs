@@ -91,25 +91,35 @@ impl Writer {
         self.touch_dir(b.parent, now_ns).map(drop)
     }
 
-    /// After a rename: every file at or beneath `id` whose key differs from its path goes up under
-    /// the new path. With `propagate`, the old keys are deleted at the remotes; without, they
-    /// stay there and stay hidden here. `local_only` says which paths never leave.
+    /// After a rename from `old`: every file at or beneath `id` whose key differs from its path goes up
+    /// under the new path. With `propagate`, the old keys are deleted at the remotes, and what was to
+    /// be replaced there; without, they stay there and stay hidden here. `local_only` says which
+    /// paths never leave.
     pub fn requeue_moved(
         &mut self,
         id: NodeId,
+        old: &RelPath,
         propagate: bool,
         local_only: &dyn Fn(&RelPath) -> bool,
         now_ms: i64,
     ) -> Result<()> {
-        let (mut work, mut files) = (vec![id], Vec::new());
-        while let Some(id) = work.pop() {
+        let top = id;
+        let (mut work, mut files) = (vec![(id, old.clone())], Vec::new());
+        while let Some((id, at)) = work.pop() {
             let Some(node) = node::node(&self.c, id)? else {
                 continue;
             };
+            let old = match &node.name {
+                Some(name) if id != top => at.join(name)?,
+                _ => at,
+            };
             match node.kind {
-                NodeKind::Dir => work.extend(self.child_ids(id)?),
+                NodeKind::Dir => {
+                    let inside = self.child_ids(id)?;
+                    work.extend(inside.into_iter().map(|id| (id, old.clone())));
+                }
                 NodeKind::File => {
-                    self.requeue_file(&node, propagate, local_only, now_ms)?;
+                    self.requeue_file(&node, &old, propagate, local_only, now_ms)?;
                     files.push(id);
                 }
                 NodeKind::Symlink => {}
@@ -125,6 +135,7 @@ impl Writer {
     fn requeue_file(
         &mut self,
         node: &Node,
+        old: &RelPath,
         propagate: bool,
         local_only: &dyn Fn(&RelPath) -> bool,
         now_ms: i64,
@@ -134,12 +145,20 @@ impl Writer {
         };
         let stays = local_only(&path);
         self.let_go_of_unseen(node, &path)?;
+        let replaced = match propagate && !stays {
+            true => self.to_be_replaced(node.id, old)?,
+            false => Vec::new(),
+        };
         // What was queued was meant for the old name, with that name's base. Its place it keeps.
         let places = self.give_up_places(node.id)?;
         if propagate && !stays {
             // Sent once the new name is up: until then the old one may be all that has the bytes.
-            for replica in node::replicas(&self.c, node.id)? {
-                if replica.key != path {
+            let its_own = node::replicas(&self.c, node.id)?.into_iter();
+            for replica in its_own.chain(replaced) {
+                // Not if another file has that name by now, and goes up under it.
+                let taken = node::resolve(&self.c, &replica.key)?;
+                let free = taken.is_none_or(|by| by.kind != NodeKind::File);
+                if replica.key != path && (free || local_only(&replica.key)) {
                     self.queue_delete(&replica, now_ms)?;
                 }
             }

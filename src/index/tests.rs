@@ -19,6 +19,7 @@ mod names;
 mod order;
 mod orders;
 mod parting;
+mod replaced;
 mod rows;
 mod turns;
 
@@ -205,10 +206,10 @@ impl Lab {
     }
 
     fn rename(&self, from: &str, to: &str, propagate: bool) {
-        let (id, to) = (self.id(from), name(to));
+        let (id, old, to) = (self.id(from), key(from), name(to));
         self.edit(move |w| {
             w.rename(id, ROOT, &to, None, NOW)?;
-            w.requeue_moved(id, propagate, &|_| false, NOW_MS)
+            w.requeue_moved(id, &old, propagate, &|_| false, NOW_MS)
         });
     }
 

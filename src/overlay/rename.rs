@@ -201,6 +201,7 @@ impl Overlay {
             w.rename(id, parent, &name, seen_now, now)?;
             w.requeue_moved(
                 id,
+                &old,
                 propagate,
                 &|path| settings.excludes.matches(path),
                 now / 1_000_000,
@@ -236,7 +237,7 @@ impl Overlay {
             return Err(error);
         }
         crash::point("exchange.tree");
-        if let Err(error) = self.record_exchange(a, b) {
+        if let Err(error) = self.record_exchange(a, b, (a_path.clone(), b_path.clone())) {
             self.move_back(&a_path, &b_path, Onto::Exchange);
             self.drop_note(noted, a);
             return Err(error);
@@ -252,14 +253,15 @@ impl Overlay {
         Ok(self.index.node(id)?.is_some_and(|n| n.held != Held::None))
     }
 
-    fn record_exchange(&self, a: NodeId, b: NodeId) -> Result<()> {
+    /// `old`: which names they had, in order.
+    fn record_exchange(&self, a: NodeId, b: NodeId, old: (RelPath, RelPath)) -> Result<()> {
         let (now, propagate) = (self.clock.now_ns(), self.settings.propagate_deletes);
         let settings = self.settings.clone();
         self.index.edit(move |w| {
             w.exchange(a, b, now)?;
             let local = |path: &RelPath| settings.excludes.matches(path);
-            w.requeue_moved(a, propagate, &local, now / 1_000_000)?;
-            w.requeue_moved(b, propagate, &local, now / 1_000_000)?;
+            w.requeue_moved(a, &old.0, propagate, &local, now / 1_000_000)?;
+            w.requeue_moved(b, &old.1, propagate, &local, now / 1_000_000)?;
             w.move_ended(a)
         })
     }
@@ -369,7 +371,8 @@ impl Overlay {
             );
             return self.record_rename(it.node, (&old, &new), (it.parent, &it.name), None);
         };
-        self.record_exchange(it.node, other)?;
+        let old = (self.path_of(it.node)?, self.path_of(other)?);
+        self.record_exchange(it.node, other, old)?;
         [it.node, other]
             .into_iter()
             .try_for_each(|id| unless_missing(self.refresh_seen(id)))

@@ -555,7 +555,7 @@ async fn p5_what_is_about_to_be_replaced_is_fetched_first_for_the_file_that_move
         .index
         .edit(move |w| {
             w.rename(node.id, ROOT, &to, None, 1)?;
-            w.requeue_moved(node.id, true, &|_| false, 1)
+            w.requeue_moved(node.id, &key("a"), true, &|_| false, 1)
         })
         .unwrap();
     lab.write("a", b"new");
@@ -666,7 +666,7 @@ async fn p4_a_renamed_file_keeps_its_place_before_a_sidecar() {
         .index
         .edit(move |w| {
             w.rename(id, ROOT, &to, None, 1)?;
-            w.requeue_moved(id, false, &|_| false, 1)
+            w.requeue_moved(id, &key("part"), false, &|_| false, 1)
         })
         .unwrap();
     let after = lab.waiting();

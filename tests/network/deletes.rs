@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::common::{FRESH, Lab, Mount, bytes, eventually, put, within};
+use super::proxy::Proxy;
 use super::{is_absent, names, set};
 
 fn listed<'a>(lab: &'a Lab, name: &str, args: &[&str]) -> Mount<'a> {
@@ -174,6 +175,48 @@ fn p12_renames_leave_the_old_names_at_the_server() {
 #[test]
 fn p12_renames_take_the_old_names_along_when_told_to() {
     renames(true);
+}
+
+/// While the server is away: what programs save beside a file and rename over it is deleted, or gets
+/// another name, and two files change places.
+#[test]
+fn p12_what_was_saved_and_then_deleted_or_renamed_takes_its_old_name_along() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let lab = Lab::new();
+    for name in ["gone", "moved", "left", "right"] {
+        put(&lab.path(format!("srv/{name}.bin")), name.as_bytes());
+    }
+    let server = lab.serve("srv", &["--allow-delete"]);
+    let wire = Proxy::to(&server.url);
+    let args = ["--remote", &wire.url, "--upload", "--propagate-deletes"];
+    let mount = listed(&lab, "mnt", &args);
+    let at = |name: &str| mount.path(format!("{name}.bin"));
+    for name in ["left", "right"] {
+        assert_eq!(fs::read(at(name)).unwrap(), name.as_bytes());
+    }
+    wire.cut();
+    for name in ["gone", "moved"] {
+        fs::write(mount.path("x.tmp"), b"saved").unwrap();
+        fs::rename(mount.path("x.tmp"), at(name)).unwrap();
+    }
+    fs::remove_file(at("gone")).unwrap();
+    fs::rename(at("moved"), at("new")).unwrap();
+    let (left, right) = (at("left"), at("right"));
+    eventually("what was read is in its place, and changes it", || {
+        renameat_with(CWD, &left, CWD, &right, RenameFlags::EXCHANGE).is_ok()
+    });
+    wire.open();
+    mount.flush();
+    let all = set(&["left.bin", "new.bin", "right.bin"]);
+    assert_eq!(names(&mount.at), all);
+    let mut there = names(&server.root);
+    there.retain(|name| name != ".larder");
+    assert_eq!(there, all);
+    for (name, content) in [("new", "saved"), ("left", "right"), ("right", "left")] {
+        let there = fs::read(server.root.join(format!("{name}.bin"))).unwrap();
+        assert_eq!(there, content.as_bytes());
+    }
+    assert_eq!(mount.status()["hidden"], 0);
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn p3_a_file_renamed_to_a_name_that_stays_here_outlives_its_old_one() {
         lab.published(&lab.put_row("a"), "a", 1);
         lab.edit(move |w| {
             w.rename(id, ROOT, &name("b.tmp"), None, NOW)?;
-            w.requeue_moved(id, false, &|_| true, NOW_MS)
+            w.requeue_moved(id, &key("a"), false, &|_| true, NOW_MS)
         });
         match deleted {
             true => drop(lab.apply(0, &[Change::Deleted(key("a"), None)])),
