@@ -475,3 +475,30 @@ fn p7_what_was_read_a_moment_before_the_unmount_is_in_the_folder() {
         assert!(kept.is_ok_and(|kept| kept == bytes(n, 200_000)), "{n}");
     }
 }
+
+/// A file that was saved beside itself and renamed, as editors do, or written where it is, without
+/// going up: whoever removes it from the plain folder has the remote's again.
+#[test]
+fn p7_what_was_saved_here_and_removed_by_hand_is_the_remotes_again() {
+    let lab = Lab::new();
+    for name in ["renamed", "written"] {
+        put(&lab.path(format!("srv/{name}.bin")), b"theirs");
+    }
+    let server = lab.serve("srv", &[]);
+    let args = ["--remote", server.url.as_str()];
+    let mount = lab.mount("mnt", &args);
+    let at = |name: &str| mount.path(format!("{name}.bin"));
+    eventually("both are listed", || mount.status()["known"]["files"] == 2);
+    fs::write(mount.path("x.tmp"), b"mine").unwrap();
+    fs::rename(mount.path("x.tmp"), at("renamed")).unwrap();
+    fs::write(at("written"), b"mine").unwrap();
+    let folder = mount.unmount();
+    for name in ["renamed.bin", "written.bin"] {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), b"mine");
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let mount = lab.mount("mnt", &args);
+    for name in ["renamed.bin", "written.bin"] {
+        assert_eq!(fs::read(mount.path(name)).unwrap(), b"theirs");
+    }
+}

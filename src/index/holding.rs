@@ -249,13 +249,17 @@ impl Writer {
         };
         let replicas = node::replicas(&self.c, id)?;
         let Some(first) = replicas.first() else {
-            // Nobody deleted it by name: if it did arrive at a remote, it is to be seen again.
-            if let Some(path) = node::path(&self.c, id)? {
-                self.run_sql("DELETE FROM attempts WHERE key = ?1", [path.as_bytes()])?;
-            }
+            // Nobody deleted it by name: if it did arrive at a remote, it is to be seen again. So is
+            // what it was to replace there.
+            let path = node::path(&self.c, id)?.unwrap_or_default();
+            let replaced = self.to_be_replaced(id, &path)?;
+            self.run_sql("DELETE FROM attempts WHERE key = ?1", [path.as_bytes()])?;
             self.drop_node(&node)?;
             if let Some(name) = &node.name {
                 self.tell(node.parent, name);
+            }
+            if !replaced.is_empty() {
+                self.restore(&path, now_ns)?;
             }
             return self.prune_up(node.parent, now_ns);
         };

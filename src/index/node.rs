@@ -475,6 +475,13 @@ pub fn child_dirs(
     )
 }
 
+/// Whether something that a remote has is hidden under `path`.
+pub fn is_hidden(c: &Connection, path: &RelPath) -> Result<bool> {
+    let query = "SELECT 1 FROM remotes m JOIN replicas r ON r.remote = m.id
+                 WHERE r.key = ?1 AND r.node IS NULL LIMIT 1";
+    Ok(one(c, query, [path.as_bytes()], |_| Ok(()))?.is_some())
+}
+
 /// Up to `limit` directories whose numbers are above `after`, in order.
 pub fn dirs_after(c: &Connection, after: NodeId, limit: usize) -> Result<Vec<NodeId>> {
     let query = "SELECT id FROM nodes WHERE kind = 1 AND id > ?1 ORDER BY id LIMIT ?2";

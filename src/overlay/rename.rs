@@ -2,8 +2,8 @@
 //!
 //! The tree changes in one step, the rows after it. A rename that is killed between is carried
 //! through by the next start. Where the comparison of the folder would do that by itself,
-//! nothing is noted for it: a file without a version at any remote, and nothing sent under its name
-//! that was not answered, is gone from its old name and found under the new one, and that is the way
+//! nothing is noted for it: a file without a version at any remote, also none that it is to replace, and
+//! nothing sent under its name that was not answered, is gone from its old name and found under the new one, and that is the way
 //! of `tmp + rename`. Anything else is noted first, for its old name would show what a remote has of
 //! it, which may be older (promise P3), or forget whose that is (promise P5). So is what somebody is
 //! still writing, which would be found under the new name and taken for whole (promise P4).
@@ -280,7 +280,7 @@ impl Overlay {
     }
 
     /// Whether a remote has something under the node's old name, or may have in a moment, that it
-    /// would show once the bytes are elsewhere; or that is only known to be ours, for nobody
+    /// would show once the bytes are elsewhere, be it what they were to replace; or that is only known to be ours, for nobody
     /// answered it, as long as the name is not taken for removed by hand. Or whether it is half
     /// written, which nobody could tell of a file that is found under a new name.
     fn is_to_be_noted(&self, node: &Node, old: &RelPath) -> Result<bool> {
@@ -291,7 +291,9 @@ impl Overlay {
                 self.uploads.is_uploading(node.id)
                     || self.opens.is_unfinished(node.id)
                     || self.index.glance(|c| {
-                        Ok(rows::has_replicas(c, node.id)? || outbox::is_unanswered(c, old)?)
+                        Ok(rows::has_replicas(c, node.id)?
+                            || rows::is_hidden(c, old)?
+                            || outbox::is_unanswered(c, old)?)
                     })?
             }
         })
