@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -14,8 +15,9 @@ use super::schema;
 
 /// Commits between two.
 const EVERY: u32 = 256;
-/// How often one that met a commit is tried.
-const TRIES: u32 = 100;
+/// How often one that met a commit is tried, and how long it waits before each but the first.
+const TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Asks for them. Its end waits for the one that is under way.
 pub(super) struct Checkpoints {
@@ -85,16 +87,18 @@ fn run(index: &Path, asked: &Receiver<()>) {
 /// Takes what it can of the log into the file, and is in nobody's way.
 ///
 /// A commit that is just being noted at the head of the log passes for somebody else at this work
-/// (SQLite's `walIndexReadHdr`), and nothing is taken in then: it is over in a moment. Returns false
-/// if somebody else is at it all the time.
+/// (SQLite's `walIndexReadHdr`), and nothing is taken in then: it is over in a moment, or once a
+/// writer that lost its core has one again. Returns false if somebody else is at it all the time.
 fn take_in(connection: &Connection) -> rusqlite::Result<bool> {
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            std::thread::sleep(PAUSE);
+        }
         let pragma = "PRAGMA wal_checkpoint(PASSIVE)";
         let is_busy: bool = connection.query_row(pragma, [], |row| row.get(0))?;
         if !is_busy {
             return Ok(true);
         }
-        std::thread::yield_now();
     }
     Ok(false)
 }
