@@ -379,6 +379,47 @@ fn p5_equal_bytes_are_no_conflict() {
     });
 }
 
+/// Each machine reaches but one of the two servers while both write.
+#[test]
+fn p8_where_each_of_two_machines_came_first_at_one_remote_both_show_the_first_remotes() {
+    let lab = Lab::new();
+    let (first, second) = (lab.serve("first", &[]), lab.serve("second", &[]));
+    let (to_first, to_second) = (Proxy::to(&first.url), Proxy::to(&second.url));
+    let args = |first, second| ["--remote", first, "--remote", second, "--upload"];
+    let a = listed(&lab, "a", &args(&first.url, &to_second.url));
+    let b = listed(&lab, "b", &args(&to_first.url, &second.url));
+    to_first.cut();
+    to_second.cut();
+    let is = |mount: &Mount<'_>, remote: usize, state: &str| {
+        mount.status()["remotes"][remote]["state"] == state
+    };
+    eventually("each knows", || is(&a, 1, "away") && is(&b, 0, "away"));
+    fs::write(a.path("f.bin"), b"a's").unwrap();
+    fs::write(b.path("f.bin"), b"b's own").unwrap();
+    let (at_first, at_second) = (first.root.join("f.bin"), second.root.join("f.bin"));
+    eventually("each has sent it to one", || {
+        has(&at_first, b"a's") && has(&at_second, b"b's own")
+    });
+    to_first.open();
+    to_second.open();
+    eventually("all are back", || {
+        is(&a, 1, "online") && is(&b, 0, "online")
+    });
+    for mount in [&a, &b] {
+        mount.flush();
+        within(FRESH, "the first one's", || {
+            has(&mount.path("f.bin"), b"a's")
+        });
+        assert_eq!(conflicts(mount).len(), 1);
+    }
+    assert!(has(&at_first, b"a's") && has(&at_second, b"b's own"));
+    // What is written from there on goes to both.
+    fs::write(b.path("f.bin"), b"and on").unwrap();
+    b.flush();
+    within(FRESH, "passed on", || has(&a.path("f.bin"), b"and on"));
+    assert!(has(&at_first, b"and on") && has(&at_second, b"and on"));
+}
+
 #[test]
 fn p5_local_wins_where_it_is_asked_for() {
     let lab = Lab::new();

@@ -3,12 +3,12 @@
 
 use rusqlite::params;
 
-use super::node::{self, Held, Node, RemoteId};
-use super::outbox::{self, OutboxRow};
+use super::node::{Held, Node, RemoteId};
+use super::outbox::OutboxRow;
 use super::sent::Sent;
 use super::writer::Writer;
 use crate::error::Result;
-use crate::object::{Meta, Object, Sha256, Version};
+use crate::object::{Meta, Sha256, Version};
 use crate::path::RelPath;
 
 /// Whether the node shows other bytes by now than those that were copied: the remote made another
@@ -24,32 +24,6 @@ pub(super) fn shows_other(row: &OutboxRow, outcome: &Sent, node: Option<&Node>) 
 }
 
 impl Writer {
-    /// The file that a copy was made for went, because its remote has it no more under its old
-    /// name, and nobody here deleted it: the copy is shown. Returns whether it is so.
-    pub(super) fn is_orphaned(
-        &mut self,
-        row: &OutboxRow,
-        key: &RelPath,
-        outcome: &Sent,
-        node: Option<&Node>,
-        now_ns: i64,
-    ) -> Result<bool> {
-        let (Sent::Copied(meta, _), None) = (outcome, node) else {
-            return Ok(false);
-        };
-        // Whoever deletes a file leaves what was sent of it on record.
-        let deleted = outbox::attempts(&self.c, row.remote, key)? > 0;
-        if deleted || node::resolve(&self.c, key)?.is_some() {
-            return Ok(false);
-        }
-        let object = Object {
-            key: key.clone(),
-            meta: meta.clone(),
-        };
-        self.enter_put(row.remote, &object, now_ns)?;
-        Ok(true)
-    }
-
     /// Of bytes that nobody here has read, the copy's own name for them is known now: whoever
     /// deleted the file meanwhile means that.
     pub(super) fn name_attempt(

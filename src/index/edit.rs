@@ -180,7 +180,7 @@ impl Writer {
             // It never was anything but the file that was not finished. A remote may have made
             // one of that name meanwhile.
             return match node::replicas(&self.c, id)?.first() {
-                Some(first) => self.revert_to(&node, first.remote, &first.meta),
+                Some(first) => self.revert_to_first(&node, first),
                 None => self.drop_node(&node),
             };
         }

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::node::{self, Held, Node, NodeId, RemoteId, Seen, select_node};
+use super::node::{self, Held, Node, NodeId, RemoteId, Replica, Seen, select_node};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::Result;
@@ -242,27 +242,14 @@ impl Writer {
         Ok(())
     }
 
-    /// The store no longer has a clean node's bytes. A node that nobody else has is gone with them.
+    /// The store no longer has a node's bytes. Those of a clean one are fetched again.
     pub fn not_held(&mut self, id: NodeId, now_ns: i64) -> Result<()> {
         let Some(node) = node::node(&self.c, id)? else {
             return Ok(());
         };
-        let replicas = node::replicas(&self.c, id)?;
-        let Some(first) = replicas.first() else {
-            // Nobody deleted it by name: if it did arrive at a remote, it is to be seen again. So is
-            // what it was to replace there.
-            let path = node::path(&self.c, id)?.unwrap_or_default();
-            let replaced = self.to_be_replaced(id, &path)?;
-            self.run_sql("DELETE FROM attempts WHERE key = ?1", [path.as_bytes()])?;
-            self.drop_node(&node)?;
-            if let Some(name) = &node.name {
-                self.tell(node.parent, name);
-            }
-            if !replaced.is_empty() {
-                self.restore(&path, now_ns)?;
-            }
-            return self.prune_up(node.parent, now_ns);
-        };
+        if node.dirty != 0 || !node::has_replicas(&self.c, id)? {
+            return self.lost_write(&node, now_ns);
+        }
         self.run_sql(
             "UPDATE nodes SET held = 0, writing = 0, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
              seen_ctime_ns = NULL, sha256 = (SELECT CASE WHEN count(*) THEN max(r.sha256) ELSE nodes.sha256 END
@@ -270,33 +257,82 @@ impl Writer {
              WHERE id = ?1",
             [id.0 as i64],
         )?;
-        if node.dirty != 0 {
-            self.revert_to(&node, first.remote, &first.meta)?;
+        Ok(())
+    }
+
+    /// Bytes that were written here are gone: under each name there is what remotes have under it,
+    /// whatever was renamed or replaced with those bytes.
+    fn lost_write(&mut self, node: &Node, now_ns: i64) -> Result<()> {
+        let path = node::path(&self.c, node.id)?.unwrap_or_default();
+        let all = node::replicas(&self.c, node.id)?;
+        let (here, elsewhere): (Vec<_>, Vec<_>) = all.into_iter().partition(|r| r.key == path);
+        self.run_sql(
+            "UPDATE replicas SET node = NULL WHERE node = ?1 AND key <> ?2",
+            params![node.id.0 as i64, path.as_bytes()],
+        )?;
+        match here.first() {
+            Some(first) => {
+                self.revert_to_first(node, first)?;
+                // Nothing replaces any more what other remotes have there.
+                self.restore(&path, now_ns)?;
+            }
+            None => self.nobody_has(node, &path, now_ns)?,
+        }
+        for replica in elsewhere {
+            self.restore(&replica.key, now_ns)?;
         }
         Ok(())
     }
 
-    /// A dirty node whose local bytes went elsewhere shows the remote's version again.
-    pub(super) fn revert_to(&mut self, node: &Node, remote: RemoteId, meta: &Meta) -> Result<()> {
-        let (old, new) = (node.id.0 as i64, self.fresh_id().0 as i64);
-        self.run_sql("DELETE FROM outbox WHERE node = ?1", [old])?;
-        self.run_sql(
-            "UPDATE nodes SET id = ?2, dirty = 0, touched = 0, writing = 0, size = ?3, mtime_ns = ?4, sha256 = ?5,
-             origin = ?6, version = ?7 WHERE id = ?1",
-            params![
-                old, new, meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec()),
-                remote.0, meta.version.as_str()
-            ],
-        )?;
-        self.run_sql(
-            "UPDATE replicas SET node = ?2, base = NULL WHERE node = ?1",
-            [old, new],
-        )?;
-        self.run_sql("UPDATE staged SET node = ?2 WHERE node = ?1", [old, new])?;
+    /// A node whose bytes are gone, and that no remote has under its name, is gone with them.
+    fn nobody_has(&mut self, node: &Node, path: &RelPath, now_ns: i64) -> Result<()> {
+        // Nobody deleted it by name: if it did arrive at a remote, it is to be seen again. So is
+        // what it was to replace there.
+        let replaced = self.to_be_replaced(node.id, path)?;
+        self.run_sql("DELETE FROM attempts WHERE key = ?1", [path.as_bytes()])?;
+        self.drop_node(node)?;
         if let Some(name) = &node.name {
             self.tell(node.parent, name);
         }
-        Ok(())
+        if !replaced.is_empty() {
+            self.restore(path, now_ns)?;
+        }
+        self.prune_up(node.parent, now_ns)
+    }
+
+    /// A dirty node whose local bytes are gone shows what its first remote has, edited or not.
+    pub(super) fn revert_to_first(&mut self, node: &Node, first: &Replica) -> Result<()> {
+        self.run_sql(
+            "UPDATE replicas SET base = NULL WHERE node = ?1",
+            [node.id.0 as i64],
+        )?;
+        self.revert_to(node, first.remote, &first.meta).map(drop)
+    }
+
+    /// A dirty node whose local bytes are gone or went elsewhere shows this version of a remote's,
+    /// under the new number that is returned.
+    fn revert_to(&mut self, node: &Node, remote: RemoteId, meta: &Meta) -> Result<NodeId> {
+        let (old, new) = (node.id.0 as i64, self.fresh_id());
+        self.run_sql("DELETE FROM outbox WHERE node = ?1", [old])?;
+        self.run_sql(
+            "UPDATE nodes SET id = ?2, held = 0, dirty = 0, touched = 0, writing = 0, size = ?3, mtime_ns = ?4,
+             sha256 = ?5, origin = ?6, version = ?7, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
+             seen_ctime_ns = NULL WHERE id = ?1",
+            params![
+                old, new.0 as i64, meta.size as i64, meta.mtime_ns, meta.sha256.map(|h| h.0.to_vec()),
+                remote.0, meta.version.as_str()
+            ],
+        )?;
+        for statement in [
+            "UPDATE replicas SET node = ?2 WHERE node = ?1",
+            "UPDATE staged SET node = ?2 WHERE node = ?1",
+        ] {
+            self.run_sql(statement, [old, new.0 as i64])?;
+        }
+        if let Some(name) = &node.name {
+            self.tell(node.parent, name);
+        }
+        Ok(new)
     }
 
     /// Our version of a file is about to be set aside; the row comes before the rename, so that a
@@ -320,7 +356,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Our version was set aside, and the remote's (`meta`) has the path.
+    /// Our version was set aside, and the remote's (`meta`) has the path; or that of a remote which
+    /// comes before it, but not one that takes no uploads and has what was edited here.
     pub fn conflicted(
         &mut self,
         id: NodeId,
@@ -332,17 +369,23 @@ impl Writer {
         let path = node::path(&self.c, id)?.unwrap_or_default();
         let before = node::replica(&self.c, remote, &path)?.and_then(|r| r.node);
         self.store_replica(remote, &path, Some(id), meta)?;
-        self.leave_old_names(&node, remote, &path)?;
-        self.attempts_settled(remote, &path)?;
+        for replica in node::replicas(&self.c, id)? {
+            self.leave_old_names(&node, replica.remote, &path, now_ns)?;
+        }
+        // Nobody deleted it by name: where it did arrive, or does yet, it is to be seen.
+        self.run_sql("DELETE FROM attempts WHERE key = ?1", [path.as_bytes()])?;
         if let Some(before) = before.filter(|before| *before != id) {
             self.lost_replica(before, &path, now_ns)?;
         }
+        // Where it was to go up, it does not replace anything any more.
         self.run_sql(
-            "UPDATE nodes SET held = 0, seen_size = NULL, seen_mtime_ns = NULL, seen_ino = NULL,
-             seen_ctime_ns = NULL WHERE id = ?1",
+            "UPDATE replicas SET base = NULL WHERE node = ?1 AND EXISTS(SELECT 1 FROM remotes m
+             WHERE m.id = replicas.remote AND m.upload)",
             [id.0 as i64],
         )?;
-        self.revert_to(&node, remote, meta)
+        let theirs = self.revert_to(&node, remote, meta)?;
+        self.follow(theirs, now_ns)?;
+        self.replaces_nothing(&path, now_ns)
     }
 
     /// A version kept aside was taken back or dropped.

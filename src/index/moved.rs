@@ -89,18 +89,22 @@ impl Writer {
         if let Some(before) = known.node.filter(|before| *before != node.id) {
             self.lost_replica(before, key, now_ns)?;
         }
-        self.leave_old_names(node, remote, key)?;
+        self.leave_old_names(node, remote, key, now_ns)?;
         Ok(true)
     }
 
     /// A file that was renamed is at the remote under `key` now: its old names are whiteouts from
-    /// here on, of the version that was seen.
+    /// here on, of the version that was seen. Not where the name is another remote's file by now,
+    /// and nothing waits to delete or replace it: it belongs to that.
     pub(super) fn leave_old_names(
-        &self,
+        &mut self,
         node: &Node,
         remote: RemoteId,
         key: &RelPath,
+        now_ns: i64,
     ) -> Result<()> {
+        let mut old = node::replicas(&self.c, node.id)?;
+        old.retain(|replica| replica.remote == remote && replica.key != *key);
         let seen = node.origin.as_ref().filter(|(from, _)| *from == remote);
         self.run_sql(
             "UPDATE replicas SET node = NULL, base = coalesce(?4, version)
@@ -112,6 +116,13 @@ impl Writer {
                 seen.map(|(_, version)| version.as_str())
             ],
         )?;
+        for replica in old {
+            if let Some(other) = node::resolve(&self.c, &replica.key)?
+                && !outbox::is_deletion_queued(&self.c, remote, &replica.key)?
+            {
+                self.join_restored(&other, &replica, now_ns)?;
+            }
+        }
         Ok(())
     }
 

@@ -130,6 +130,17 @@ pub fn is_queued(c: &rusqlite::Connection, id: NodeId) -> Result<bool> {
         .map_err(sql)
 }
 
+/// Whether `key` is to be deleted at the remote.
+pub(super) fn is_deletion_queued(
+    c: &rusqlite::Connection,
+    remote: RemoteId,
+    key: &RelPath,
+) -> Result<bool> {
+    let query = "SELECT 1 FROM outbox WHERE remote = ?1 AND key = ?2";
+    let params = params![remote.0, key.as_bytes()];
+    Ok(!node::rows(c, query, params, |_| Ok(()))?.is_empty())
+}
+
 /// How many versions were sent under `key` and not answered.
 pub fn attempts(c: &rusqlite::Connection, remote: RemoteId, key: &RelPath) -> Result<usize> {
     let query = "SELECT 1 FROM attempts WHERE remote = ?1 AND key = ?2";
@@ -279,7 +290,11 @@ impl Writer {
     }
 
     /// The version that was here when a name was deleted here; empty for none.
-    fn base_of_whiteout(&self, remote: RemoteId, key: &RelPath) -> Result<Option<String>> {
+    pub(super) fn base_of_whiteout(
+        &self,
+        remote: RemoteId,
+        key: &RelPath,
+    ) -> Result<Option<String>> {
         let query = "SELECT base FROM replicas WHERE remote = ?1 AND key = ?2";
         let found = node::rows(&self.c, query, params![remote.0, key.as_bytes()], |row| {
             row.get(0).map_err(sql)

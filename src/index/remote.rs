@@ -298,7 +298,7 @@ impl Writer {
             None => self.insert_remote_file(remote, object, parent, &name, now_ns)?,
             Some(node) if node.kind == NodeKind::File => {
                 self.store_replica(remote, &object.key, Some(node.id), &object.meta)?;
-                self.meet(&node, remote, object)?;
+                self.meet(&node, remote, object, now_ns)?;
                 self.follow(node.id, now_ns)?;
             }
             Some(_) => self.store_behind(remote, object)?,
@@ -425,7 +425,7 @@ impl Writer {
 
     /// A local file and a remote's file of the same path meet: equal bytes are no conflict, and
     /// a local file that never had a version has this one from now on.
-    fn meet(&mut self, node: &Node, remote: RemoteId, object: &Object) -> Result<()> {
+    fn meet(&mut self, node: &Node, remote: RemoteId, object: &Object, now_ns: i64) -> Result<()> {
         let meta = &object.meta;
         let same = same_bytes(
             (meta.size, meta.mtime_ns, meta.sha256),
@@ -438,6 +438,8 @@ impl Writer {
             "DELETE FROM outbox WHERE node = ?1 AND remote = ?2",
             params![node.id.0 as i64, remote.0],
         )?;
+        // Renamed here, and it is there under the new name: as when the upload's answer comes.
+        self.leave_old_names(node, remote, &object.key, now_ns)?;
         if super::outbox::is_queued(&self.c, node.id)? {
             return Ok(());
         }
@@ -447,8 +449,7 @@ impl Writer {
                 node.id.0 as i64, remote.0, meta.version.as_str(), meta.sha256.map(|h| h.0.to_vec())
             ],
         )?;
-        // Renamed here, and it is there under the new name: as when the upload's answer comes.
-        self.leave_old_names(node, remote, &object.key)
+        Ok(())
     }
 
     pub(super) fn apply_deleted(

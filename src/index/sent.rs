@@ -3,8 +3,8 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::copied::shows_other;
-use super::node::{self, Node, NodeId, RemoteId};
-use super::outbox::{Operation, OutboxRow, is_queued};
+use super::node::{self, Node, NodeId, RemoteId, Replica};
+use super::outbox::{self, Operation, OutboxRow, is_queued};
 use super::schema::sql;
 use super::writer::Writer;
 use crate::error::Result;
@@ -94,6 +94,42 @@ impl Writer {
         }
     }
 
+    /// The file that was sent or copied went, and nobody here deleted it: ours was set aside, or its
+    /// remote has it no more under its old name. What arrived is shown like any other version there.
+    /// Returns whether it is so.
+    fn is_orphaned(
+        &mut self,
+        row: &OutboxRow,
+        key: &RelPath,
+        outcome: &Sent,
+        node: Option<&Node>,
+        now_ns: i64,
+    ) -> Result<bool> {
+        let (Some(meta), None) = (outcome.published(), node) else {
+            return Ok(false);
+        };
+        // Whoever deletes a file leaves what was sent of it on record.
+        let deleted = outbox::attempts(&self.c, row.remote, key)? > 0;
+        let is_taken = match node::resolve(&self.c, key)? {
+            Some(other) => !self.is_settled(&other)?,
+            None => false,
+        };
+        if deleted || is_taken || self.is_older(row.remote, key, meta.revision.as_ref())? {
+            return Ok(false);
+        }
+        let object = Object {
+            key: key.clone(),
+            meta: meta.clone(),
+        };
+        self.enter_put(row.remote, &object, now_ns)?;
+        let sent = self.fresh_generation();
+        self.run_sql(
+            "UPDATE replicas SET sent = ?3 WHERE remote = ?1 AND key = ?2",
+            params![row.remote.0, key.as_bytes(), sent as i64],
+        )?;
+        Ok(true)
+    }
+
     /// The file was changed again while it went up, or another took its name: what went up is what
     /// the one that has the name now replaces.
     fn now_based_on(&mut self, remote: RemoteId, key: &RelPath, meta: &Meta) -> Result<()> {
@@ -177,10 +213,12 @@ impl Writer {
         };
         // Written again since or not: what is here now was made from what was sent. Whoever deletes
         // or replaces the file has seen that version, not the one before.
-        self.run_sql(
-            "UPDATE nodes SET origin = ?2, version = ?3 WHERE id = ?1 AND dirty <> 0",
-            params![node.id.0 as i64, row.remote.0, meta.version.as_str()],
-        )?;
+        if self.earlier_version(node, row.remote)?.is_none() {
+            self.run_sql(
+                "UPDATE nodes SET origin = ?2, version = ?3 WHERE id = ?1 AND dirty <> 0",
+                params![node.id.0 as i64, row.remote.0, meta.version.as_str()],
+            )?;
+        }
         if let Some(before) = before.filter(|before| *before != node.id) {
             self.lost_replica(before, key, now_ns)?;
         }
@@ -188,7 +226,26 @@ impl Writer {
             // Its bytes are under the old name only.
             return Ok(());
         }
-        self.leave_old_names(node, row.remote, key)
+        self.leave_old_names(node, row.remote, key, now_ns)
+    }
+
+    /// The version under which a remote that comes before `remote` took what this one takes now.
+    fn earlier_version(
+        &self,
+        node: &Node,
+        remote: RemoteId,
+    ) -> Result<Option<(RemoteId, Version)>> {
+        let Some((from, version)) = &node.origin else {
+            return Ok(None);
+        };
+        let mut before = self.remotes.iter().take_while(|(id, _)| *id != remote);
+        if !before.any(|(id, uploads)| id == from && *uploads) {
+            return Ok(None);
+        }
+        let query = "SELECT 1 FROM outbox WHERE remote = ?1 AND node = ?2";
+        let params = params![from.0, node.id.0 as i64];
+        let waits = !node::rows(&self.c, query, params, |_| Ok(()))?.is_empty();
+        Ok((!waits).then(|| (*from, version.clone())))
     }
 
     /// The row is done. The file is clean once no remote that takes uploads waits for it, if this
@@ -208,22 +265,23 @@ impl Writer {
         }
         self.run_sql("DELETE FROM outbox WHERE node = ?1", [node.id.0 as i64])?;
         let path = node::path(&self.c, node.id)?;
-        let replica = node::replicas(&self.c, node.id)?
-            .into_iter()
-            .find(|r| r.remote == row.remote && Some(&r.key) == path.as_ref());
-        let Some(replica) = replica else {
+        let replicas = node::replicas(&self.c, node.id)?;
+        let is_ours = |r: &&Replica| r.remote == row.remote && Some(&r.key) == path.as_ref();
+        let Some(replica) = replicas.iter().find(is_ours) else {
             return Ok(());
         };
         let meta = outcome.published().unwrap_or(&replica.meta);
+        let earlier = self.earlier_version(node, row.remote)?;
+        let (from, version) = earlier.unwrap_or_else(|| (row.remote, meta.version.clone()));
         self.run_sql(
             "UPDATE nodes SET dirty = 0, touched = 0, origin = ?2, version = ?3, sha256 = coalesce(?4, sha256)
              WHERE id = ?1",
             params![
-                node.id.0 as i64, row.remote.0, meta.version.as_str(), meta.sha256.map(|h| h.0.to_vec())
+                node.id.0 as i64, from.0, version.as_str(), meta.sha256.map(|h| h.0.to_vec())
             ],
         )?;
-        if meta.version != replica.meta.version {
-            // Replaced there since.
+        if replicas.len() > 1 || meta.version != replica.meta.version {
+            // Replaced since, there or at a remote that comes before it.
             self.follow(node.id, now_ns)?;
         }
         Ok(())

@@ -14,7 +14,8 @@ use crate::path::RelPath;
 
 impl Writer {
     /// Whether the object is what was sent from here and has been removed or renamed here since,
-    /// before the answer came: then it is a whiteout from the start.
+    /// before the answer came: then it is a whiteout from the start, whatever other remotes have put
+    /// under the name since.
     pub(super) fn is_recalled(
         &mut self,
         remote: RemoteId,
@@ -39,8 +40,12 @@ impl Writer {
         let Some(propagate) = found.first() else {
             return Ok(false);
         };
-        if node::resolve(&self.c, &object.key)?.is_some() {
-            return Ok(false);
+        if let Some(other) = node::resolve(&self.c, &object.key)? {
+            let known = node::replica(&self.c, remote, &object.key)?.and_then(|known| known.node);
+            let of_others = self.is_settled(&other)? && !self.waits(other.id)?;
+            if known.is_some() || !of_others {
+                return Ok(false);
+            }
         }
         self.store_replica(remote, &object.key, None, &object.meta)?;
         let sent = self.fresh_generation();
@@ -96,10 +101,7 @@ impl Writer {
                     moved += u64::from(self.join_restored(&node, &replica, now_ns)?);
                     continue;
                 }
-                self.run_sql(
-                    "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
-                    params![replica.remote.0, replica.key.as_bytes()],
-                )?;
+                self.not_deleted(&replica)?;
                 let object = Object {
                     key: replica.key,
                     meta: replica.meta,
@@ -129,17 +131,47 @@ impl Writer {
     }
 
     /// Another remote's whiteout of a name that is back: it belongs to the same file again.
-    fn join_restored(&mut self, node: &Node, replica: &Replica, now_ns: i64) -> Result<bool> {
+    pub(super) fn join_restored(
+        &mut self,
+        node: &Node,
+        replica: &Replica,
+        now_ns: i64,
+    ) -> Result<bool> {
         if node.kind != NodeKind::File || node.origin.is_none() || node.dirty != 0 {
             return Ok(false);
         }
+        self.not_deleted(replica)?;
         self.store_replica(replica.remote, &replica.key, Some(node.id), &replica.meta)?;
-        self.run_sql(
-            "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
-            params![replica.remote.0, replica.key.as_bytes()],
-        )?;
         self.follow(node.id, now_ns)?;
         Ok(true)
+    }
+
+    /// Nothing that was done here replaces or deletes this version.
+    fn not_deleted(&self, replica: &Replica) -> Result<()> {
+        for statement in [
+            "DELETE FROM outbox WHERE remote = ?1 AND key = ?2",
+            "UPDATE replicas SET base = NULL WHERE remote = ?1 AND key = ?2",
+        ] {
+            self.run_sql(statement, params![replica.remote.0, replica.key.as_bytes()])?;
+        }
+        Ok(())
+    }
+
+    /// Ours was set aside, and was to replace what remotes have at `path`: that belongs to the file
+    /// there again. Not what was deleted here and that remote was not to be told of.
+    pub(super) fn replaces_nothing(&mut self, path: &RelPath, now_ns: i64) -> Result<()> {
+        for replica in node::whiteouts(&self.c, path, 1000)? {
+            let takes = self.remotes.contains(&(replica.remote, true));
+            let base = self.base_of_whiteout(replica.remote, path)?;
+            let unseen = base.as_deref() != Some(replica.meta.version.as_str());
+            if replica.key == *path
+                && (takes || unseen)
+                && let Some(node) = node::resolve(&self.c, path)?
+            {
+                self.join_restored(&node, &replica, now_ns)?;
+            }
+        }
+        Ok(())
     }
 
     /// Another kind of thing has the name of a remote's file, or of its directory: the file is

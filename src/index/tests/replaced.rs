@@ -117,3 +117,58 @@ fn p7_what_was_to_be_replaced_is_shown_again_if_the_folder_has_it_no_more() {
         lab.check_sums();
     }
 }
+
+#[test]
+fn p7_what_was_edited_and_renamed_is_under_its_old_name_if_the_folder_has_it_no_more() {
+    for propagate in [true, false] {
+        let lab = Lab::new(&[true]);
+        lab.apply(0, &[put("a", 1), put("b", 2)]);
+        lab.hydrate("a");
+        lab.write("a", 5);
+        lab.rename("a", "b", propagate);
+        let id = lab.id("b");
+        lab.edit(move |w| w.not_held(id, NOW));
+        let shown = |name| lab.at(name).unwrap().origin.unwrap().1;
+        assert_eq!((shown("a"), shown("b")), (version(1), version(2)));
+        assert_eq!((deletes(&lab), lab.ready().len()), (vec![], 0));
+        lab.check_sums();
+    }
+}
+
+#[test]
+fn p7_a_file_made_anew_under_the_old_name_of_one_that_is_gone_goes_up() {
+    let lab = Lab::new(&[true]);
+    lab.apply(0, &[put("a", 1)]);
+    lab.hydrate("a");
+    lab.write("a", 5);
+    lab.rename("a", "b", true);
+    lab.write("a", 6);
+    let id = lab.id("b");
+    lab.edit(move |w| w.not_held(id, NOW));
+    assert!(lab.at("b").is_none());
+    assert_eq!(lab.put_row("a").base, Some(version(1)));
+    lab.published(&lab.put_row("a"), "a", 2);
+    assert_eq!((deletes(&lab), lab.ready().len()), (vec![], 0));
+    assert_eq!(lab.at("a").unwrap().origin.unwrap().1, version(2));
+    lab.check_sums();
+}
+
+#[test]
+fn p7_what_one_remote_has_under_the_new_name_and_one_under_the_old_is_shown_under_both() {
+    let lab = Lab::new(&[true, true]);
+    lab.apply(0, &[put("a", 1)]);
+    lab.apply(1, &[put("a", 1)]);
+    lab.hydrate("a");
+    lab.rename("a", "b", true);
+    lab.published(&lab.put_row("b"), "b", 3);
+    let is_delete = |r: &OutboxRow| r.operation == Operation::Delete(key("a"));
+    let gone = lab.ready().into_iter().find(is_delete).unwrap();
+    lab.edit(move |w| w.sent(&gone, &key("a"), &Sent::Deleted, NOW));
+    let id = lab.write("b", 6);
+    lab.edit(move |w| w.not_held(id, NOW));
+    let shown = |name| lab.at(name).unwrap().origin.unwrap();
+    assert_eq!(shown("b"), (lab.remotes[0], version(3)));
+    assert_eq!(shown("a").0, lab.remotes[1]);
+    assert_eq!((deletes(&lab), lab.ready().len()), (vec![], 0));
+    lab.check_sums();
+}
