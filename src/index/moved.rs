@@ -8,6 +8,7 @@ use rusqlite::params;
 
 use super::node::{self, Held, Node, NodeId, RemoteId};
 use super::outbox;
+use super::schema::sql;
 use super::writer::Writer;
 use crate::error::Result;
 use crate::object::Version;
@@ -103,22 +104,23 @@ impl Writer {
         key: &RelPath,
         now_ns: i64,
     ) -> Result<()> {
-        let mut old = node::replicas(&self.c, node.id)?;
-        old.retain(|replica| replica.remote == remote && replica.key != *key);
         let seen = node.origin.as_ref().filter(|(from, _)| *from == remote);
-        self.run_sql(
+        let left = node::rows(
+            &self.c,
             "UPDATE replicas SET node = NULL, base = coalesce(?4, version)
-             WHERE node = ?1 AND remote = ?2 AND key <> ?3",
+             WHERE node = ?1 AND remote = ?2 AND key <> ?3 RETURNING key",
             params![
                 node.id.0 as i64,
                 remote.0,
                 key.as_bytes(),
                 seen.map(|(_, version)| version.as_str())
             ],
+            |row| RelPath::new(&row.get::<_, Vec<u8>>(0).map_err(sql)?),
         )?;
-        for replica in old {
-            if let Some(other) = node::resolve(&self.c, &replica.key)?
-                && !outbox::is_deletion_queued(&self.c, remote, &replica.key)?
+        for old in left {
+            if let Some(other) = node::resolve(&self.c, &old)?
+                && !outbox::is_deletion_queued(&self.c, remote, &old)?
+                && let Some(replica) = node::replica(&self.c, remote, &old)?
             {
                 self.join_restored(&other, &replica, now_ns)?;
             }
